@@ -1,0 +1,9 @@
+"""Settings every test shares. They must be in place before jax is first imported."""
+
+import os
+
+# The tests are about numbers, not devices: on CPU unless the caller asks for something else.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nothing may reach out to the hub; every test brings its own small model.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
