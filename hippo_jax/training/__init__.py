@@ -1,0 +1,1 @@
+"""The embedded pair from nothing: its clips, its language, its tokenizer and its training."""

@@ -1,0 +1,62 @@
+"""Clips to and from H.264 files, and a cheap imitation of what the codec does to pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hippo_jax.training.domain import FPS
+
+QUALITY = 8  # of imageio-ffmpeg, 0 to 10: nearly transparent, about 100 kB a clip
+
+
+def write_clip(path: str | Path, frames: np.ndarray, fps: float = FPS) -> None:
+    """Writes frames uint8 `[F, H, W, 3]` as an H.264 mp4 of exactly that size."""
+    import imageio_ffmpeg
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    height, width = frames.shape[1:3]
+    writer = imageio_ffmpeg.write_frames(
+        str(temporary), (width, height), fps=fps, quality=QUALITY, macro_block_size=1
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+    os.replace(temporary, path)
+
+
+def read_clip(path: str | Path) -> np.ndarray:
+    """All frames of a file, uint8 `[F, H, W, 3]`."""
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(reader)["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    return np.stack(frames)
+
+
+def through_codec(frames: np.ndarray, directory: str | Path) -> np.ndarray:
+    """The frames after a round trip through a temporary file in `directory`."""
+    path = Path(directory) / f"round_trip_{os.getpid()}.mp4"
+    write_clip(path, frames)
+    try:
+        return read_clip(path)
+    finally:
+        path.unlink()
+
+
+def imitate_codec(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Chroma at half resolution and coarse luma steps: H.264 4:2:0 without a codec."""
+    rgb = frames.astype(np.float32)
+    luma = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    chroma = rgb - luma[..., None]
+    count, height, width, _ = chroma.shape
+    small = chroma.reshape(count, height // 2, 2, width // 2, 2, 3).mean((2, 4))
+    chroma = small.repeat(2, axis=1).repeat(2, axis=2)
+    step = rng.uniform(1, 5)
+    luma = np.round(luma / step) * step
+    return np.clip(luma[..., None] + chroma + 0.5, 0, 255).astype(np.uint8)
