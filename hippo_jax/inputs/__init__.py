@@ -1,0 +1,1 @@
+"""From a video file and a prompt to what the models read."""
