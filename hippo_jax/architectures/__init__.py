@@ -1,0 +1,1 @@
+"""The Flax NNX video-LLMs: one folder a family, all sharing one decoder."""

@@ -1,0 +1,186 @@
+"""Attention over grouped heads: a causal prompt, a block of tokens against a cache, and segments.
+
+Shapes: queries ``[B, T, N, H]``, keys and values ``[B, T, K, H]`` with N a multiple of K. Inside,
+the N / K queries that share a key head are folded into the rows of one matmul, so keys are never
+repeated. Scores and softmax are float32 whatever the weights are.
+
+Nothing here builds a T x T array for a long prompt: rows go block by block, so memory grows
+linearly with the prompt.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hippo_jax.architectures.cache import LayerCache
+
+# Bytes of float32 scores that may be alive at once. It bounds a block of query rows, not a result.
+SCORE_BYTES = 128 * 2**20
+MAX_CAUSAL_SEGMENTS = 8
+MIN_CAUSAL_SEGMENT = 256
+MASKED = -1e30  # finite, so that a row with nothing to see gives numbers, not NaN
+
+
+def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
+    """``q [B, K, R, H]`` (already scaled) and ``k [B, K, S, H]`` -> float32 ``[B, K, R, S]``."""
+    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32)
+
+
+def _fold_heads(q: jax.Array, kv_heads: int) -> jax.Array:
+    """``[B, T, N, H] -> [B, K, G, T, H]`` scaled by ``1 / sqrt(H)``."""
+    b, t, n, h = q.shape
+    return (q * h**-0.5).reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
+
+
+def _unfold_heads(context: jax.Array) -> jax.Array:
+    """``[B, K, G, T, H] -> [B, T, N, H]``."""
+    b, k, g, t, h = context.shape
+    return context.transpose(0, 3, 1, 2, 4).reshape(b, t, k * g, h)
+
+
+def _attend_rows(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
+    """One block of rows: ``q [B, K, G, R, H]`` against ``k, v [B, K, S, H]``.
+
+    ``visible`` is boolean ``[R, S]`` or ``[B, 1, 1, R, S]``.
+    """
+    b, kv, g, r, h = q.shape
+    scores = _scores(q.reshape(b, kv, g * r, h), k).reshape(b, kv, g, r, -1)
+    weights = jax.nn.softmax(jnp.where(visible, scores, MASKED), axis=-1).astype(v.dtype)
+    return (weights.reshape(b, kv, g * r, -1) @ v).reshape(b, kv, g, r, h)
+
+
+def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Self-attention of whole prompts, each token seeing itself and what stands before it.
+
+    Rows are padded on the right, so causality alone hides the padding from every real token. The
+    prompt is cut into a few static segments whose keys end where the segment ends (close to half
+    of the work of a full square is saved); inside a segment query rows go block by block.
+    Returns ``[B, T, N, H]``.
+    """
+    b, t, n, _ = q.shape
+    kv = k.shape[2]
+    folded = _fold_heads(q, kv)
+    keys, values = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    segments = max(1, min(MAX_CAUSAL_SEGMENTS, t // MIN_CAUSAL_SEGMENT))
+    length = -(-t // segments)
+    parts = []
+    for start in range(0, t, length):
+        end = min(t, start + length)
+        rows = max(8, min(end - start, SCORE_BYTES // (4 * b * n * end)))
+        queries = folded[:, :, :, start:end]
+        parts.append(_causal_segment(queries, keys[:, :, :end], values[:, :, :end], start, rows))
+    return _unfold_heads(jnp.concatenate(parts, axis=3))
+
+
+def _causal_segment(q: jax.Array, k: jax.Array, v: jax.Array, start: int, rows: int) -> jax.Array:
+    """Query rows ``start ..`` of a prompt, ``rows`` at a time, against all keys given."""
+    length = q.shape[3]
+    slots = jnp.arange(k.shape[2])
+    if rows >= length:
+        return _attend_rows(q, k, v, slots <= start + jnp.arange(length)[:, None])
+    blocks = -(-length // rows)
+    padded = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, blocks * rows - length), (0, 0)))
+
+    def block(index: jax.Array) -> jax.Array:
+        part = jax.lax.dynamic_slice_in_dim(padded, index * rows, rows, axis=3)
+        visible = slots <= start + index * rows + jnp.arange(rows)[:, None]
+        return _attend_rows(part, k, v, visible)
+
+    done = jax.lax.map(block, jnp.arange(blocks))  # [blocks, B, K, G, rows, H]
+    merged = jnp.moveaxis(done, 0, 3)
+    return merged.reshape(*q.shape[:3], blocks * rows, q.shape[4])[:, :, :, :length]
+
+
+def cached_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    layer: LayerCache,
+    prompt_lengths: jax.Array,
+    tail_lengths: jax.Array,
+) -> jax.Array:
+    """A block of new tokens against the prompt, the tail written so far, and the block itself.
+
+    Args:
+        q, k, v: the block's projections, ``[B, Q, N | K, H]``; token i sees block slots <= i.
+        layer: this layer's keys and values, read only.
+        prompt_lengths: int32 ``[B]``, prompt slots that hold a row's own tokens.
+        tail_lengths: int32 ``[B]``, tail slots that are valid. Slots past it may hold anything.
+
+    The three parts meet in one softmax; only their scores are concatenated, never keys. Returns
+    ``[B, Q, N, H]``.
+    """
+    kv = k.shape[2]
+    folded = _fold_heads(q, kv)
+    b, _, g, length, h = folded.shape
+    rows = folded.reshape(b, kv, g * length, h)
+    block_k, block_v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+
+    def hide(scores: jax.Array, visible: jax.Array) -> jax.Array:
+        return jnp.where(visible[:, None, None, :], scores, MASKED)
+
+    prompt = hide(
+        _scores(rows, layer.prompt_k),
+        jnp.arange(layer.prompt_k.shape[2]) < prompt_lengths[:, None],
+    )
+    tail = hide(
+        _scores(rows, layer.tail_k), jnp.arange(layer.tail_k.shape[2]) < tail_lengths[:, None]
+    )
+    own = _scores(rows, block_k).reshape(b, kv, g, length, length)
+    causal = jnp.arange(length) <= jnp.arange(length)[:, None]
+    own = jnp.where(causal, own, MASKED).reshape(b, kv, g * length, length)
+
+    joined = jnp.concatenate([prompt, tail, own], axis=-1)
+    weights = jax.nn.softmax(joined, axis=-1).astype(v.dtype)
+    first, second = prompt.shape[-1], prompt.shape[-1] + tail.shape[-1]
+    context = weights[..., :first] @ layer.prompt_v
+    context += weights[..., first:second] @ layer.tail_v
+    context += weights[..., second:] @ block_v
+    return _unfold_heads(context.reshape(b, kv, g, length, h))
+
+
+def segment_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, members: jax.Array, place: jax.Array
+) -> jax.Array:
+    """Attention inside disjoint segments of one long list of patches (windows, or frames).
+
+    Args:
+        q, k, v: ``[P, N, H]``.
+        members: int32 ``[S, M]``, the patches of each segment, -1 where it is shorter.
+        place: int32 ``[P]``, where each patch stands in the flattened ``[S * M]``.
+
+    Returns ``[P, N, H]``. Segments go through in groups and long ones in blocks of rows, so that
+    at most about ``SCORE_BYTES`` of scores are alive.
+    """
+    segments, size = members.shape
+    heads, dim = q.shape[1:]
+    valid = members >= 0
+    index = jnp.maximum(members, 0)
+    per_segment = 4 * heads * size * size
+
+    def attend(rows: jax.Array, index: jax.Array, valid: jax.Array) -> jax.Array:
+        """``rows [R]`` of one segment, ``index`` and ``valid [M]`` -> ``[R, N, H]``."""
+        scores = jnp.einsum(
+            "rnh,snh->nrs", q[rows] * dim**-0.5, k[index], preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(jnp.where(valid, scores, MASKED), axis=-1).astype(v.dtype)
+        return jnp.einsum("nrs,snh->rnh", weights, v[index])
+
+    if per_segment * segments <= SCORE_BYTES:
+        done = jax.vmap(attend)(index, index, valid)
+    elif per_segment <= SCORE_BYTES:
+        together = SCORE_BYTES // per_segment
+        done = jax.lax.map(lambda x: attend(x[0], *x), (index, valid), batch_size=together)
+    else:
+        rows = max(8, SCORE_BYTES // (4 * heads * size))
+        blocks = -(-size // rows)
+        queries = jnp.pad(index, ((0, 0), (0, blocks * rows - size))).reshape(-1, rows)
+
+        def block(step: jax.Array) -> jax.Array:
+            segment = step // blocks
+            return attend(queries[step], index[segment], valid[segment])
+
+        done = jax.lax.map(block, jnp.arange(segments * blocks))
+        done = done.reshape(segments, blocks * rows, heads, dim)[:, :size]
+    return done.reshape(segments * size, heads, dim)[place]

@@ -1,0 +1,35 @@
+"""The linear layer: the only place where a matrix of weights meets activations."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from hippo_jax.architectures.parameters import weight
+
+
+class Linear(nnx.Module):
+    """``x [..., in] -> [..., out]``.
+
+    The kernel is stored ``[in, out]``, the transpose of torch's. With two to sixteen rows, as in
+    verification of a draft, XLA's CPU matmul reads this layout up to twice as fast as ``[out, in]``
+    (measured: 12 gated MLPs of 768 x 2048, 2 cores, 4 rows 13.7 against 19.7 ms, 16 rows 23 against
+    47 ms; equal at one row). Every projection goes through this class, so another storage format
+    (int8 with a scale per output) is a change to this file alone.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        axes: tuple[str | None, str | None],
+        *,
+        bias: bool,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.kernel = weight(rngs, (in_features, out_features), axes)
+        self.bias = weight(rngs, (out_features,), axes[1:], "zeros") if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...]
+        return y if self.bias is None else y + self.bias[...]

@@ -1,0 +1,164 @@
+"""The video-LLM: a family's vision tower in front of the shared decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from hippo_jax.architectures import cache as kv
+from hippo_jax.architectures.attention import cached_attention, causal_attention
+from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.decoder import Decoder
+from hippo_jax.architectures.registry import Family, family_of
+from hippo_jax.errors import HippoError
+from hippo_jax.inputs.model_inputs import ModelInputs
+
+
+class VideoLM(nnx.Module):
+    """A video-LLM. A pytree whose leaves are its weights.
+
+    ``model(inputs)`` gives teacher-forced logits; decoding uses ``prefill`` and ``forward_block``,
+    which know nothing of how tokens are chosen.
+
+    Attributes:
+        config: sizes and special ids (static).
+        source: directory with the tokenizer and processor files, or ``None`` (static).
+    """
+
+    def __init__(self, config: VideoLMConfig, *, rngs: nnx.Rngs, source: str | None = None) -> None:
+        self.config = config
+        self.source = source
+        self.vision = family_of(config.family).vision_tower(config.vision, rngs=rngs)
+        self.decoder = Decoder(config.text, rngs=rngs)
+
+    @property
+    def family(self) -> Family:
+        """The architecture's host-side functions."""
+        return family_of(self.config.family)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer, loaded at first use."""
+        from hippo_jax.inputs.chat import load_tokenizer
+
+        if self.source is None:
+            raise HippoError("this model was made without files, so it has no tokenizer")
+        return load_tokenizer(self.source)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the decoder's weights and activations."""
+        return self.decoder.embedding.get_value().dtype
+
+    def __call__(
+        self, inputs: ModelInputs, *, positions: Any = None, last: bool = False
+    ) -> jax.Array:
+        """Teacher-forced logits, float32.
+
+        Args:
+            positions: int32 ``[B, Q]`` columns of the given ``input_ids`` to answer at;
+                ``None`` answers at all.
+            last: only each row's last token.
+
+        Returns:
+            ``[B, T, V]`` aligned with the given ids (bucket padding cut), ``[B, Q, V]`` at
+            ``positions``, or ``[B, 1, V]``. Inside a ``jax.jit`` the widths are not known, so T
+            is then the bucket's width and rows start at column 0.
+        """
+        if positions is not None and last:
+            raise HippoError("give positions or last=True, not both")
+        inside = isinstance(inputs.lengths, jax.core.Tracer)
+        shift = jnp.asarray(inputs.left_padding)[:, None]
+        if last:
+            columns = jnp.asarray(inputs.lengths)[:, None] - 1
+        elif positions is not None:
+            columns = jnp.asarray(positions, jnp.int32) - shift
+        elif inside:
+            columns = jnp.broadcast_to(
+                jnp.arange(inputs.token_ids.shape[1]), inputs.token_ids.shape
+            )
+        else:
+            columns = jnp.arange(int(inputs.width))[None, :] - shift
+        return _logits_at(self, inputs, jnp.maximum(columns, 0))
+
+    def encode_video(self, inputs: ModelInputs) -> jax.Array | None:
+        """Projected visual tokens ``[N, D]`` of all videos and images, or ``None``."""
+        if inputs.vision is None:
+            return None
+        return self.vision(inputs.vision.pixels, inputs.vision.layout)
+
+    def embed_prompt(self, inputs: ModelInputs, visual: jax.Array | None) -> jax.Array:
+        """Token embeddings ``[B, T, D]`` with visual tokens in their places."""
+        x = self.decoder.embed(jnp.asarray(inputs.token_ids))
+        if visual is None:
+            return x
+        index = jnp.asarray(inputs.visual_index)
+        return jnp.where((index >= 0)[..., None], visual[jnp.maximum(index, 0)].astype(x.dtype), x)
+
+    def run_prompt(
+        self, inputs: ModelInputs, visual: jax.Array | None
+    ) -> tuple[jax.Array, list[kv.Block]]:
+        """The whole prompt: hidden states ``[B, T, D]`` and every layer's keys and values."""
+        x = self.embed_prompt(inputs, visual)
+        return self.decoder.run_layers(
+            x,
+            jnp.asarray(inputs.positions),
+            lambda layer, q, k, v: causal_attention(q, k, v),
+        )
+
+    def prefill(self, inputs: ModelInputs, capacity: int) -> tuple[jax.Array, kv.KVCache]:
+        """Process the prompt.
+
+        Returns logits after each row's last token, float32 ``[B, V]``, and a cache with
+        ``capacity`` free slots.
+        """
+        hidden, blocks = self.run_prompt(inputs, self.encode_video(inputs))
+        lengths = jnp.asarray(inputs.lengths)
+        final = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        return self.decoder.logits(final), kv.from_prompt(blocks, lengths, capacity)
+
+    def forward_block(
+        self,
+        token_ids: jax.Array,
+        positions: jax.Array,
+        cache: kv.KVCache,
+        tail_lengths: jax.Array,
+    ) -> tuple[jax.Array, list[kv.Block]]:
+        """A block of new tokens against a cache, which is only read.
+
+        Args:
+            token_ids: int32 ``[B, Q]``.
+            positions: rotary positions, int32 ``[3, B, Q]``.
+            tail_lengths: int32 ``[B]``, valid tail slots.
+
+        Returns:
+            Logits float32 ``[B, Q, V]`` and the block's keys and values, for ``cache.write``.
+        """
+
+        def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return cached_attention(
+                q, k, v, cache.layers[layer], cache.prompt_lengths, tail_lengths
+            )
+
+        hidden, blocks = self.decoder.run_layers(self.decoder.embed(token_ids), positions, attend)
+        return self.decoder.logits(hidden), blocks
+
+
+@jax.jit
+def _logits_at(model: VideoLM, inputs: ModelInputs, columns: jax.Array) -> jax.Array:
+    hidden, _ = model.run_prompt(inputs, model.encode_video(inputs))
+    picked = jnp.take_along_axis(hidden, columns[..., None], axis=1)
+    return model.decoder.logits(picked)
+
+
+def abstract_model(config: VideoLMConfig) -> VideoLM:
+    """The model with ``jax.ShapeDtypeStruct`` leaves: shapes without memory."""
+    return nnx.eval_shape(lambda: VideoLM(config, rngs=nnx.Rngs(0)))
+
+
+def random_model(config: VideoLMConfig, seed: int = 0) -> VideoLM:
+    """A float32 model with random weights, made in one compiled program."""
+    return jax.jit(lambda key: VideoLM(config, rngs=nnx.Rngs(key)))(jax.random.key(seed))
