@@ -1,0 +1,1 @@
+"""Weights: safetensors files to sharded arrays, converted checkpoints, export."""

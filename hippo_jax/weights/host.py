@@ -1,0 +1,143 @@
+"""From a stored tensor to device memory: slices converted on the host, each put where it stays.
+
+A tensor is never whole on a device that does not keep it whole. On the CPU the buffers made here
+are handed to jax without another copy, which needs addresses that are multiples of 64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from hippo_jax.errors import HippoError
+from hippo_jax.placement.sharding import automatic, weight_sharding
+
+Array = np.ndarray[Any, Any]
+Index = tuple[slice, ...]
+
+_ALIGNMENT = 64
+# Tiles keep both sides of a transposition in cache (three to five times faster than one
+# assignment); rows are taken until about this many elements.
+_TILE = 128
+_CHUNK = 1 << 20
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+}
+
+
+def parse_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32, bfloat16 or float16 from a name or anything numpy takes for a dtype."""
+    try:
+        found = np.dtype(DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in DTYPES.values():
+        raise HippoError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    return found
+
+
+def default_device() -> jax.Device:
+    """The device that jax puts uncommitted arrays on."""
+    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009  (mypy does not know it)
+    if isinstance(chosen, str):
+        return jax.local_devices(backend=chosen)[0]
+    return jax.local_devices()[0] if chosen is None else chosen
+
+
+def default_dtype(device: jax.Device) -> np.dtype[Any]:
+    """float32 on CPU; bfloat16 on TPU and on GPUs that compute in it; float16 on older GPUs."""
+    if device.platform == "cpu":
+        return DTYPES["float32"]
+    if device.platform == "gpu":
+        # "9.0" on NVIDIA, where bfloat16 began with 8.0; AMD names its chips ("gfx90a").
+        capability = str(getattr(device, "compute_capability", ""))
+        major = capability.split(".")[0]
+        if major.isdigit() and int(major) < 8:
+            return DTYPES["float16"]
+    return DTYPES["bfloat16"]
+
+
+def aligned_empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised array whose address suits zero-copy transfer to a CPU device."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _tiles(source: Array) -> Iterator[Index]:
+    """Pieces of an array that are quick to copy to a contiguous one."""
+    if source.ndim == 0:
+        yield ()
+        return
+    fastest = min(range(source.ndim), key=lambda axis: abs(source.strides[axis]))
+    if fastest < source.ndim - 1 and source.shape[-1] > 1:
+        tile = [slice(None)] * source.ndim
+        for i in range(0, source.shape[fastest], _TILE):
+            for j in range(0, source.shape[-1], _TILE):
+                tile[fastest], tile[-1] = slice(i, i + _TILE), slice(j, j + _TILE)
+                yield tuple(tile)
+        return
+    rows = max(1, _CHUNK // max(1, math.prod(source.shape[1:])))
+    for i in range(0, source.shape[0], rows):
+        yield (slice(i, i + rows),)
+
+
+def converted(source: Array, dtype: np.dtype[Any]) -> tuple[Array, bool]:
+    """A contiguous aligned copy in ``dtype``, and whether all of it is finite there."""
+    out = aligned_empty(source.shape, dtype)
+    finite = True
+    with np.errstate(over="ignore", invalid="ignore"):
+        for tile in _tiles(source):
+            out[tile] = source[tile]
+            finite = finite and bool(np.isfinite(out[tile]).all())
+    return out, finite
+
+
+def all_finite(source: Array) -> bool:
+    """Whether an array holds neither NaN nor infinity, read in pieces."""
+    return all(bool(np.isfinite(source[tile]).all()) for tile in _tiles(source))
+
+
+def fits(source: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether every value of ``source`` is finite once it is stored in ``dtype``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(bool(np.isfinite(source[tile].astype(dtype)).all()) for tile in _tiles(source))
+
+
+def place(
+    source: Array,
+    dtype: np.dtype[Any],
+    axes: Sequence[str | None],
+    mesh: jax.sharding.Mesh | None,
+) -> tuple[jax.Array, bool]:
+    """``source`` (in our layout) on its devices in ``dtype``, and whether all of it is finite.
+
+    Without a mesh the array is uncommitted on the default device, so that it may still enter a
+    computation over many devices. On a mesh each device gets its own shard from the host.
+    """
+    if mesh is None:
+        whole, finite = converted(source, dtype)
+        return jax.device_put(whole), finite
+
+    # Devices that hold the same part share one host buffer.
+    parts: dict[tuple[tuple[int, int, int], ...], tuple[Array, bool]] = {}
+
+    def shard(index: Index | None) -> Array:
+        assert index is not None
+        key = tuple(part.indices(size) for part, size in zip(index, source.shape, strict=True))
+        if key not in parts:
+            parts[key] = converted(source[index], dtype)
+        return parts[key][0]
+
+    sharding = weight_sharding(axes, source.shape, automatic(mesh))
+    array = jax.make_array_from_callback(source.shape, sharding, shard)
+    return array, all(finite for _, finite in parts.values())

@@ -1,0 +1,73 @@
+"""``load_model``: a directory, a hub id or a converted directory to a model on its devices."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from hippo_jax.architectures.parameters import declared, with_values
+from hippo_jax.architectures.video_lm import VideoLM, abstract_model
+from hippo_jax.placement.sharding import automatic
+from hippo_jax.weights import converted
+from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
+from hippo_jax.weights.host import default_device, default_dtype, parse_dtype, place
+from hippo_jax.weights.source import locate
+
+
+def load_model(
+    source: str | os.PathLike[str],
+    *,
+    dtype: Any = None,
+    mesh: jax.sharding.Mesh | None = None,
+    revision: str | None = None,
+) -> VideoLM:
+    """Load a video-LLM.
+
+    Weights stream tensor by tensor from the files to their final dtype, layout and devices: above
+    the model itself no more than the tensor in hand takes memory. Only safetensors are read.
+
+    Args:
+        source: a Hugging Face directory, ``organisation/name`` on the hub, or a directory made by
+            ``convert``.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (or a numpy or jax dtype) of every
+            weight. Default: float32 on CPUs, bfloat16 on TPUs and on GPUs of compute capability 8
+            and above, float16 on older GPUs.
+        mesh: split the weights over its axis ``"tp"``. Default: the default device.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        HippoError: the source cannot be found, is of an architecture that is not supported, is
+            damaged or unfinished, or its tensors do not fit the model (all of them are named).
+    """
+    asked = None if dtype is None else parse_dtype(dtype)
+    mesh = None if mesh is None else automatic(mesh)
+    directory = locate(source, revision)
+    device = default_device() if mesh is None else mesh.devices.flat[0]
+    target = default_dtype(device) if asked is None else asked
+    if converted.is_converted(directory):
+        model = converted.load(directory, target, mesh)
+    else:
+        model = _from_files(open_checkpoint(directory), target, mesh)
+    model.source = str(directory)
+    return model
+
+
+def _from_files(
+    checkpoint: Checkpoint, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None
+) -> VideoLM:
+    checkpoint.require_fitting(dtype)
+    model = abstract_model(checkpoint.config)
+    weights: dict[str, jax.Array] = {}
+    last: jax.Array | None = None
+    for path, item in declared(model).items():
+        weights[path], finite = place(checkpoint.weight(path, item.shape), dtype, item.axes, mesh)
+        if not finite:
+            checkpoint.raise_with_values(dtype)
+        # Transfers to an accelerator run behind: at most two host buffers wait for theirs.
+        if last is not None:
+            last.block_until_ready()
+        last = weights[path]
+    return with_values(model, weights)

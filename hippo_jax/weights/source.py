@@ -1,0 +1,83 @@
+"""From what the user names (directory or hub id) to a directory on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from hippo_jax.errors import HippoError
+
+# Weights, configs, tokenizers, processors and chat templates; no code and no pickles. Files in
+# sub-folders (other formats of the same weights) are left where they are.
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+_NOT = ("*/*",)
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The directory of a checkpoint; a hub id is downloaded first (or found in the hub's cache).
+
+    Args:
+        source: an existing directory, or ``organisation/name`` on the Hugging Face hub.
+        revision: branch, tag or commit on the hub; an error with a directory.
+
+    Raises:
+        HippoError: no such directory; unknown, gated or unreachable hub repository.
+    """
+    text = os.fspath(source)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise HippoError(f"source {source!r}: give a directory or a hub id")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise HippoError(f"{text}: a revision goes with a hub id, this is a directory")
+        return path
+    if path.exists():
+        raise HippoError(f"{text}: this is a file; give the directory that holds config.json")
+    if not isinstance(source, str) or not _HUB_ID.match(text):
+        hint = "" if _looks_like_path(text) else " (a hub id has the form organisation/name)"
+        raise HippoError(f"{text}: no such directory{hint}")
+    return _download(text, revision)
+
+
+def _looks_like_path(text: str) -> bool:
+    return text[0] in "./~\\" or text.endswith(("/", "\\")) or text.count("/") > 1
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    at = name if revision is None else f"{name} at revision {revision!r}"
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=list(_NOT)
+            )
+        )
+    except hub.GatedRepoError:
+        reason = "the hub asks for access first: request it there, then `hf auth login`"
+    except hub.RevisionNotFoundError:
+        reason = "the hub repository has no such revision"
+    except hub.RepositoryNotFoundError:
+        reason = "neither a directory here nor a repository on the hub (or it is private)"
+    except hub.HFValidationError as error:
+        reason = f"no valid hub id: {_line(error)}"
+    except hub.LocalEntryNotFoundError:
+        reason = (
+            "not a directory here, not in the hub's cache, and the hub cannot be reached;"
+            " connect, or give the directory of a copy"
+        )
+    except (hub.HfHubHTTPError, OSError, ValueError) as error:
+        reason = f"download from the hub failed: {_line(error)}"
+    except Exception as error:
+        # The hub's client lets errors of its HTTP library through, whichever that is.
+        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "requests", "hf_xet"):
+            raise
+        reason = f"download from the hub failed: {_line(error)}"
+    raise HippoError(f"{at}: {reason}")
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
