@@ -10,14 +10,45 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hippo_jax.architectures.video_lm import VideoLM
+    from hippo_jax.decoding.generate import Generation, generate
+    from hippo_jax.decoding.sampling import Greedy, Sampling
     from hippo_jax.errors import HippoError
+    from hippo_jax.inputs.model_inputs import ModelInputs
+    from hippo_jax.inputs.video import Video
+    from hippo_jax.resources import clip
+    from hippo_jax.weights.convert import convert
+    from hippo_jax.weights.load import load_model
 
 # Public name -> module that defines it. Keep in step with the imports above.
 _HOME = {
+    "clip": "hippo_jax.resources",
+    "convert": "hippo_jax.weights.convert",
+    "generate": "hippo_jax.decoding.generate",
+    "Generation": "hippo_jax.decoding.generate",
+    "Greedy": "hippo_jax.decoding.sampling",
     "HippoError": "hippo_jax.errors",
+    "load_model": "hippo_jax.weights.load",
+    "ModelInputs": "hippo_jax.inputs.model_inputs",
+    "Sampling": "hippo_jax.decoding.sampling",
+    "Video": "hippo_jax.inputs.video",
+    "VideoLM": "hippo_jax.architectures.video_lm",
 }
 
-__all__ = ["HippoError", "__version__"]
+__all__ = [
+    "Generation",
+    "Greedy",
+    "HippoError",
+    "ModelInputs",
+    "Sampling",
+    "Video",
+    "VideoLM",
+    "__version__",
+    "clip",
+    "convert",
+    "generate",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:
