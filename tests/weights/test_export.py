@@ -13,6 +13,14 @@ from hippo_jax.weights.load import load_model
 from hippo_jax.weights.safetensors_reader import read_header
 
 
+def assert_same(model, other):
+    left, right = values(model), values(other)
+    assert set(left) == set(right)
+    for path, array in left.items():
+        assert array.dtype == right[path].dtype
+        np.testing.assert_array_equal(np.asarray(array), np.asarray(right[path]), err_msg=path)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_round_trip(checkpoint, config, tmp_path, tied, dtype):
@@ -21,8 +29,7 @@ def test_round_trip(checkpoint, config, tmp_path, tied, dtype):
     place = save_hf(model, tmp_path / "out", dtype=dtype)
     again = load_model(place, dtype=dtype)
     assert again.config == model.config
-    for path, array in values(model).items():
-        np.testing.assert_array_equal(np.asarray(array), np.asarray(values(again)[path]))
+    assert_same(again, model)
     stored = json.loads((place / "config.json").read_text())
     assert stored["tie_word_embeddings"] is tied and stored["dtype"] == dtype
     assert (place / "tokenizer.json").is_file() and (place / "generation_config.json").is_file()
@@ -43,8 +50,7 @@ def test_a_model_without_files(checkpoint, config, tmp_path):
     with pytest.raises(HippoError, match="give save_hf its config"):
         save_hf(model, tmp_path / "out")
     place = save_hf(model, tmp_path / "out", config=config)
-    for path, array in values(model).items():
-        np.testing.assert_array_equal(np.asarray(array), values(load_model(place))[path])
+    assert_same(load_model(place), model)
 
 
 def test_what_is_not_finite_is_not_saved(checkpoint, tmp_path):
@@ -64,8 +70,7 @@ def test_sharded_models_are_saved_whole(checkpoint, tmp_path):
     written = checkpoint()
     mesh = jax.make_mesh((4,), ("tp",), devices=jax.devices()[:4])
     place = save_hf(load_model(written.directory, mesh=mesh), tmp_path / "out")
-    for path, array in values(load_model(written.directory)).items():
-        np.testing.assert_array_equal(np.asarray(array), values(load_model(place))[path])
+    assert_same(load_model(place), load_model(written.directory))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -80,11 +85,11 @@ def test_transformers_reads_it(checkpoint, config, tmp_path, tied):
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
     state = theirs.state_dict()
+    ours = values(model)
     for path, item in model.family.hf_tensors(model.config).items():
-        expected = item.to_file(np.asarray(values(model)[path]))
+        expected = item.to_file(np.asarray(ours[path]))
         np.testing.assert_array_equal(state[item.name].numpy(), expected)
     # And we read what transformers writes, under its older and its newer names.
     for original in True, False:
         theirs.save_pretrained(tmp_path / "theirs", save_original_format=original)
-        for path, array in values(load_model(tmp_path / "theirs")).items():
-            np.testing.assert_array_equal(np.asarray(array), values(model)[path])
+        assert_same(load_model(tmp_path / "theirs"), model)
