@@ -51,12 +51,22 @@ def through_codec(frames: np.ndarray, directory: str | Path) -> np.ndarray:
 
 def imitate_codec(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Chroma at half resolution and coarse luma steps: H.264 4:2:0 without a codec."""
-    rgb = frames.astype(np.float32)
-    luma = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    chroma = rgb - luma[..., None]
-    count, height, width, _ = chroma.shape
-    small = chroma.reshape(count, height // 2, 2, width // 2, 2, 3).mean((2, 4))
-    chroma = small.repeat(2, axis=1).repeat(2, axis=2)
-    step = rng.uniform(1, 5)
-    luma = np.round(luma / step) * step
-    return np.clip(luma[..., None] + chroma + 0.5, 0, 255).astype(np.uint8)
+    count, height, width, _ = frames.shape
+    step = int(rng.integers(1, 5))
+    luma = _luma(frames)
+    luma = luma // step * step + step // 2
+    pairs = frames.reshape(count, height // 2, 2, width // 2, 2, 3)
+    small = (
+        pairs[:, :, 0, :, 0].astype(np.int16)
+        + pairs[:, :, 0, :, 1]
+        + pairs[:, :, 1, :, 0]
+        + pairs[:, :, 1, :, 1]
+    ) >> 2
+    chroma = small - _luma(small)[..., None]
+    full = luma.reshape(count, height // 2, 2, width // 2, 2, 1) + chroma[:, :, None, :, None]
+    return np.clip(full, 0, 255).astype(np.uint8).reshape(frames.shape)
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    red, green, blue = (rgb[..., i].astype(np.int32) for i in range(3))
+    return ((77 * red + 150 * green + 29 * blue) >> 8).astype(np.int16)

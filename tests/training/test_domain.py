@@ -63,8 +63,10 @@ def test_labels_follow_the_objects():
     scene = domain.Scene(
         0,
         0,
-        (Thing(0, 2, 3, 0, 0, domain.EVENTS.index("vanishes"), 0),
-         Thing(2, 0, 1, 2, 2, domain.EVENTS.index("turns"), 1)),
+        (
+            Thing(0, 2, 3, 0, 0, domain.EVENTS.index("vanishes"), 0),
+            Thing(2, 0, 1, 2, 2, domain.EVENTS.index("turns"), 1),
+        ),
         (1, 2),
     )
     frames, labels = render(scene)

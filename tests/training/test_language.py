@@ -41,8 +41,9 @@ def test_wording_of_the_default_style():
 def test_parser_takes_any_text():
     assert parse("") == {}
     assert parse("Hello there. What a day") == {}
-    assert parse("On the left, a red") == {"left": {"object": "something", "event": "none",
-                                                    "colour": "red"}}
+    assert parse("On the left, a red") == {
+        "left": {"object": "something", "event": "none", "colour": "red"}
+    }
 
 
 def test_perfect_captions_score_one():
