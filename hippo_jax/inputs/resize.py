@@ -7,6 +7,7 @@ axis. Weights are rounded to 16-bit integers like torch's 8-bit kernel does, so 
 with Hugging Face's processors (see tests/inputs/test_resize.py).
 """
 
+import dataclasses
 import functools
 import math
 
@@ -16,10 +17,12 @@ from hippo_jax.errors import HippoError
 
 MAX_ASPECT_RATIO = 200
 _CUBIC_A = -0.5
-# Output pixels handled by one small matrix product. Larger blocks multiply more zeros, smaller
-# ones pay more call overhead; these were the fastest for 720p on a CPU.
-_COLUMNS_PER_BLOCK = 16
-_ROWS_PER_BLOCK = 32
+# Output pixels of one small matrix product. Larger blocks multiply more zeros.
+_PIXELS_PER_BLOCK = 16
+# Multiplications of one product. Below 2**18 the usual BLAS stays on one thread: with products
+# this small its threads cost more than they bring, seconds instead of milliseconds on a busy
+# machine.
+_PRODUCT_SIZE = 2**18
 
 
 def smart_resize(
@@ -73,15 +76,38 @@ def resize_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     values = frame.reshape(old_height, old_width * channels).astype(np.float32)
     if old_width != width:
         result = np.empty((old_height, width * channels), np.float32)
-        for start, stop, low, high, weights in _column_blocks(old_width, width, channels):
-            np.matmul(values[:, low:high], weights, out=result[:, start:stop])
+        for block in _column_blocks(old_width, width, channels):
+            source = values[:, block.low : block.high]
+            _multiply_strips(source, block.weights, result[:, block.start : block.stop])
         values = _round_to_levels(result)
     if old_height != height:
         result = np.empty((height, width * channels), np.float32)
-        for start, stop, low, high, weights in _row_blocks(old_height, height):
-            np.matmul(weights, values[low:high], out=result[start:stop])
+        for block in _row_blocks(old_height, height):
+            source = values[block.low : block.high]
+            # The product of the transposed views is the transposed product.
+            _multiply_strips(source.T, block.weights, result[block.start : block.stop].T)
         values = _round_to_levels(result)
     return values.astype(np.uint8).reshape(height, width, channels)
+
+
+def _multiply_strips(source: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """out = source @ weights for [n, k] @ [k, m], in equal strips of few rows."""
+    rows = len(source)
+    strips = -(-rows * weights.size // _PRODUCT_SIZE)
+    length = -(-rows // strips)
+    whole = rows // length * length
+    np.matmul(_strips(source, length), weights, out=_strips(out, length))
+    if whole < rows:
+        np.matmul(source[whole:], weights, out=out[whole:])
+
+
+def _strips(array: np.ndarray, length: int) -> np.ndarray:
+    """View [n // length, length, m] of an array [n, m]."""
+    return np.lib.stride_tricks.as_strided(
+        array,
+        (len(array) // length, length, array.shape[1]),
+        (array.strides[0] * length, *array.strides),
+    )
 
 
 def _round_to_levels(values: np.ndarray) -> np.ndarray:
@@ -119,42 +145,43 @@ def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return first, rounded / 2**bits
 
 
-Block = tuple[int, int, int, int, np.ndarray]
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Outputs start..stop of an axis = inputs low..high times weights [high-low, stop-start]."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    weights: np.ndarray
 
 
-def _blocks(old: int, new: int, size: int) -> list[Block]:
-    """Cuts an axis into small dense matrices: (start, stop) of outputs, (low, high) of inputs."""
+def _blocks(old: int, new: int, channels: int) -> list[_Block]:
+    """Cuts an axis of interleaved channels into small dense matrices."""
     first, weights = _taps(old, new)
     blocks = []
-    for start in range(0, new, size):
-        stop = min(start + size, new)
+    for start in range(0, new, _PIXELS_PER_BLOCK):
+        stop = min(start + _PIXELS_PER_BLOCK, new)
         low = int(first[start])
         high = min(int(first[start:stop].max()) + weights.shape[1], old)
-        matrix = np.zeros((stop - start, high - low), np.float32)
-        for row in range(start, stop):
-            begin = int(first[row]) - low
+        matrix = np.zeros((high - low, stop - start), np.float32)
+        for pixel in range(start, stop):
+            begin = int(first[pixel]) - low
             count = min(weights.shape[1], high - low - begin)
-            matrix[row - start, begin : begin + count] = weights[row, :count]
-        blocks.append((start, stop, low, high, matrix))
+            matrix[begin : begin + count, pixel - start] = weights[pixel, :count]
+        # Each weight becomes weight * identity(channels).
+        matrix = np.kron(matrix, np.eye(channels, dtype=np.float32))
+        blocks.append(
+            _Block(start * channels, stop * channels, low * channels, high * channels, matrix)
+        )
     return blocks
 
 
 @functools.lru_cache(maxsize=32)
-def _row_blocks(old: int, new: int) -> list[Block]:
-    return _blocks(old, new, _ROWS_PER_BLOCK)
+def _column_blocks(old: int, new: int, channels: int) -> list[_Block]:
+    return _blocks(old, new, channels)
 
 
 @functools.lru_cache(maxsize=32)
-def _column_blocks(old: int, new: int, channels: int) -> list[Block]:
-    """Blocks over interleaved channels: each weight becomes weight * identity(channels)."""
-    identity = np.eye(channels, dtype=np.float32)
-    return [
-        (
-            start * channels,
-            stop * channels,
-            low * channels,
-            high * channels,
-            np.ascontiguousarray(np.kron(matrix, identity).T),
-        )
-        for start, stop, low, high, matrix in _blocks(old, new, _COLUMNS_PER_BLOCK)
-    ]
+def _row_blocks(old: int, new: int) -> list[_Block]:
+    return _blocks(old, new, 1)
