@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hippo_jax.errors import HippoError
 from hippo_jax.training import batches, sizes
 from hippo_jax.training.checkpointing import Progress, load_weights, save_weights
 from hippo_jax.training.evaluation import agreement, greedy_texts, held_out_clips, score_greedy
@@ -169,16 +173,22 @@ def train(directory: Path, recipe: Recipe) -> dict[str, Weights]:
     return role_weights(final)
 
 
-def parse_overrides(pairs: list[str]) -> Recipe:
-    """`name=value` pairs to a recipe."""
-    values: dict[str, float] = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        values[name] = float(value) if "." in value else int(value)
-    return Recipe(**values)  # type: ignore[arg-type]
+def recipe_with(fields: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe with other values; `overrides` are `name=value` texts."""
+    known = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    values = dict(fields)
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise HippoError(f"the recipe has no field {name!r}; fields: {', '.join(known)}")
+        try:
+            values[name] = type(known[name])(value)
+        except ValueError:
+            raise HippoError(f"recipe field {name}: {value!r} is not a number") from None
+    return Recipe(**values)
 
 
 if __name__ == "__main__":
     import sys
 
-    train(Path(sys.argv[1]), parse_overrides(sys.argv[2:]))
+    train(Path(sys.argv[1]), recipe_with({}, sys.argv[2:]))
