@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--evaluate",
         metavar="PAIR",
-        help="train nothing: print the figures of the pair in this directory ('demo': the embedded)",
+        help="train nothing: print the figures of the pair in this directory (demo: ours)",
     )
     parser.add_argument(
         "--clips",

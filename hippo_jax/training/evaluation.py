@@ -187,7 +187,7 @@ def _teacher(
         segments[row, : len(line) - 1] = 0
         targets[row, len(prompt) - 1 : len(line) - 1] = answer
     offsets = np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
-    return PackedText(ids, offsets, segments), targets
+    return PackedText(*map(jnp.asarray, (ids, offsets, segments))), targets
 
 
 def _forced(
@@ -196,7 +196,6 @@ def _forced(
     decoder = model.with_decoder(weights)
     features = encode_clips(model.with_vision(weights), patches)
     positions = jnp.broadcast_to(jnp.asarray(visual_positions())[:, None], (3, *features.shape[:2]))
-    text = PackedText(*(jnp.asarray(x) for x in text))
     hidden = run_decoder(decoder, features, positions, keep, text)
     return jnp.argmax(decoder.logits(hidden.text), -1)
 

@@ -175,7 +175,7 @@ def train(directory: Path, recipe: Recipe) -> dict[str, Weights]:
 
 def recipe_with(fields: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """A recipe with other values; `overrides` are `name=value` texts."""
-    known = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    known = dataclasses.asdict(Recipe())
     values = dict(fields)
     for text in overrides:
         name, _, value = text.partition("=")

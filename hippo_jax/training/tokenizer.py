@@ -77,7 +77,8 @@ def train_tokenizer() -> Tokenizer:
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """Ids of the control tokens by name."""
-    return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    return {token: vocabulary[token] for token in SPECIAL_TOKENS}
 
 
 def save_tokenizer(directory: str | Path) -> None:

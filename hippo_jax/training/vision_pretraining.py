@@ -78,7 +78,7 @@ def pretraining_step(models: dict[str, Skeleton]):
 
     def loss_of(weights: Weights, batch: dict[str, jax.Array]):
         total = jnp.zeros(())
-        figures = {}
+        figures: dict[str, jax.Array] = {}
         for role, model in models.items():
             own = {n.removeprefix(f"{role}."): v for n, v in weights.items() if n.startswith(role)}
             heads = {n.removeprefix("heads."): v for n, v in own.items() if n.startswith("heads.")}
