@@ -71,11 +71,16 @@ def read_config(directory: Path) -> VideoLMConfig:
     try:
         return family_of(model_type[:80]).config_from_hf(config, generation)
     except HippoError as error:
-        raise HippoError(f"{directory}: {error}") from None
+        raise HippoError(f"{directory}: {_one_line(error)}") from None
     # What a config of the right type and wrong contents can lead to.
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = str(error).splitlines()[:1]
-        raise HippoError(f"{path}: cannot be understood: {''.join(reason)[:200]}") from None
+        raise HippoError(f"{path}: cannot be understood: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    """The message on one line and cut in its middle: a config's values may be of any length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:250]} ... {text[-100:]}"
 
 
 def with_tied(config: VideoLMConfig, tied: bool) -> VideoLMConfig:
