@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -56,9 +56,17 @@ def held_out_clips(
     return Clips(scenes, patches, tuple(styles[i % len(styles)] for i in range(count)))
 
 
-def greedy_texts(model: Skeleton, weights: Weights, clips: Clips) -> list[tuple[int, ...]]:
-    """Greedy token ids of each clip's caption, without the end token."""
-    decode = jax.jit(lambda w, patches, prompt: _greedy(model, w, patches, prompt))
+class Judge:
+    """Judges weights of a pair; what it compiles, it compiles once."""
+
+    def __init__(self, models: Mapping[str, Skeleton]) -> None:
+        target, draft = models["target"], models["draft"]
+        self.decode = jax.jit(lambda *args: _greedy(target, *args))
+        self.force = jax.jit(lambda *args: _forced(draft, *args))
+
+
+def greedy_texts(judge: Judge, weights: Weights, clips: Clips) -> list[tuple[int, ...]]:
+    """The target's greedy token ids of each clip's caption, without the end token."""
     found: dict[int, tuple[int, ...]] = {}
     end = token_ids("<|im_end|>")[0]
     for style, prompt in enumerate(language.PROMPTS):
@@ -67,7 +75,7 @@ def greedy_texts(model: Skeleton, weights: Weights, clips: Clips) -> list[tuple[
         for start in range(0, len(members), CHUNK):
             chunk = members[start : start + CHUNK]
             full = chunk + [chunk[-1]] * (CHUNK - len(chunk))  # one compiled size
-            tokens = np.asarray(decode(weights, clips.patches[full], ids))
+            tokens = np.asarray(judge.decode(weights, clips.patches[full], ids))
             for index, row in zip(chunk, tokens, strict=False):
                 stop = int(np.argmax(row == end)) if (row == end).any() else len(row)
                 found[index] = tuple(int(t) for t in row[:stop])
@@ -130,8 +138,8 @@ class Agreement(NamedTuple):
 
 
 def agreement(
-    models: dict[str, Skeleton],
-    weights: dict[str, Weights],
+    judge: Judge,
+    draft: Weights,
     clips: Clips,
     texts: Sequence[tuple[int, ...]],
 ) -> Agreement:
@@ -139,7 +147,6 @@ def agreement(
 
     Content words are the tokens that name an attribute (articles and links left out).
     """
-    run = jax.jit(lambda w, patches, keep, text: _forced(models["draft"], w, patches, keep, text))
     content_ids = _content_ids()
     rng = np.random.default_rng(0)
     hits: dict[str, list[np.ndarray]] = {"all": [], "none": [], "tenth": []}
@@ -159,7 +166,7 @@ def agreement(
             ("none", np.zeros((CHUNK, visual), bool)),
             ("tenth", tenth),
         ):
-            chosen = np.asarray(run(weights["draft"], clips.patches[members], keep, text))
+            chosen = np.asarray(judge.force(draft, clips.patches[members], keep, text))
             hits[name].append(chosen == targets)
     judged, said = np.concatenate(valid), np.concatenate(content)
     found = {name: np.concatenate(parts) for name, parts in hits.items()}

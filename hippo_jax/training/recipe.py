@@ -11,7 +11,13 @@ from typing import Any
 from hippo_jax.errors import HippoError
 from hippo_jax.training import batches, sizes
 from hippo_jax.training.checkpointing import Progress, load_weights, save_weights
-from hippo_jax.training.evaluation import agreement, greedy_texts, held_out_clips, score_greedy
+from hippo_jax.training.evaluation import (
+    Judge,
+    agreement,
+    greedy_texts,
+    held_out_clips,
+    score_greedy,
+)
 from hippo_jax.training.language_training import draft_step, initial_dense_heads, joint_step
 from hippo_jax.training.loop import Stage, run_stage, say
 from hippo_jax.training.networks import Skeleton, initial_weights, part, skeleton
@@ -82,14 +88,15 @@ def train_jointly(
 
     switch = round(recipe.subset_share * recipe.joint_steps)
     clips = held_out_clips(48, WATCH_SEED)
+    judge = Judge(models)
     best = directory / "2_best.npz"
     record = directory / "2_best.txt"
 
     def watch(progress: Progress) -> None:
         both = role_weights({**frozen, **progress.weights})
-        texts = greedy_texts(models["target"], both["target"], clips)
+        texts = greedy_texts(judge, both["target"], clips)
         score = score_greedy(clips, texts)
-        agreed = agreement(models, both, clips, texts)
+        agreed = agreement(judge, both["draft"], clips, texts)
         say(
             f"greedy {score.accuracy:.3f} of attributes, {score.exact:.2f} of captions; draft "
             f"{agreed.everything:.3f}, content {agreed.content:.3f}, no video "

@@ -6,7 +6,13 @@ import tempfile
 from typing import Any
 
 from hippo_jax.training.codec import through_codec
-from hippo_jax.training.evaluation import agreement, greedy_texts, held_out_clips, score_greedy
+from hippo_jax.training.evaluation import (
+    Judge,
+    agreement,
+    greedy_texts,
+    held_out_clips,
+    score_greedy,
+)
 from hippo_jax.training.networks import Weights
 from hippo_jax.training.recipe import skeletons
 
@@ -14,12 +20,12 @@ from hippo_jax.training.recipe import skeletons
 def measure(weights: dict[str, Weights], count: int, seed: int) -> dict[str, Any]:
     """Greedy captions of `count` clips (the three prompts in turn) scored by attribute, and the
     draft's teacher-forced agreement with them."""
-    models = skeletons()
+    judge = Judge(skeletons())
     with tempfile.TemporaryDirectory() as folder:
         clips = held_out_clips(count, seed, through=lambda frames: through_codec(frames, folder))
-    texts = greedy_texts(models["target"], weights["target"], clips)
+    texts = greedy_texts(judge, weights["target"], clips)
     score = score_greedy(clips, texts)
-    agreed = agreement(models, weights, clips, texts)
+    agreed = agreement(judge, weights["draft"], clips, texts)
     return {
         "clips": count,
         "seed": seed,
