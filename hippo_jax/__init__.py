@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hippo_jax.decoding.sampling import Greedy, Sampling
     from hippo_jax.errors import HippoError
     from hippo_jax.inputs.model_inputs import ModelInputs
+    from hippo_jax.inputs.prepare import prepare_inputs
     from hippo_jax.inputs.video import Video
+    from hippo_jax.placement.pair import ModelPair, Placement, load_pair
     from hippo_jax.resources import clip
     from hippo_jax.weights.convert import convert
     from hippo_jax.weights.load import load_model
@@ -29,7 +31,11 @@ _HOME = {
     "Greedy": "hippo_jax.decoding.sampling",
     "HippoError": "hippo_jax.errors",
     "load_model": "hippo_jax.weights.load",
+    "load_pair": "hippo_jax.placement.pair",
     "ModelInputs": "hippo_jax.inputs.model_inputs",
+    "ModelPair": "hippo_jax.placement.pair",
+    "Placement": "hippo_jax.placement.pair",
+    "prepare_inputs": "hippo_jax.inputs.prepare",
     "Sampling": "hippo_jax.decoding.sampling",
     "Video": "hippo_jax.inputs.video",
     "VideoLM": "hippo_jax.architectures.video_lm",
@@ -40,6 +46,8 @@ __all__ = [
     "Greedy",
     "HippoError",
     "ModelInputs",
+    "ModelPair",
+    "Placement",
     "Sampling",
     "Video",
     "VideoLM",
@@ -48,6 +56,8 @@ __all__ = [
     "convert",
     "generate",
     "load_model",
+    "load_pair",
+    "prepare_inputs",
 ]
 
 

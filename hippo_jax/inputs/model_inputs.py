@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,21 @@ class ModelInputs:
     left_padding: Any
     width: Any
 
+    @classmethod
+    def from_hf(cls, model_or_pair: Any, mapping: Mapping[str, Any]) -> ModelInputs:
+        """From the arrays of a Hugging Face processor, under its own keys.
+
+        ``input_ids`` and ``attention_mask`` ``[B, T]`` (padded left or right),
+        ``pixel_values_videos`` with ``video_grid_thw`` and ``second_per_grid_ts``,
+        ``pixel_values`` with ``image_grid_thw``. ``mm_token_type_ids`` is not needed. Raises
+        ``HippoError`` where they do not fit each other.
+        """
+        from hippo_jax.inputs.prepare import rows_from_hf, target_and_draft
+
+        model, draft = target_and_draft(model_or_pair)
+        rows, padding, width = rows_from_hf(model, mapping)
+        return assemble(model, rows, draft=draft, left_padding=padding, width=width)
+
     @property
     def batch(self) -> int:
         """Rows."""
@@ -115,7 +130,7 @@ class Row:
     media: Sequence[Media] = ()
 
 
-class _Model(Protocol):
+class HostModel(Protocol):
     config: Any
 
     @property
@@ -123,10 +138,10 @@ class _Model(Protocol):
 
 
 def assemble(
-    model: _Model,
+    model: HostModel,
     rows: Sequence[Row],
     *,
-    draft: _Model | None = None,
+    draft: HostModel | None = None,
     left_padding: Sequence[int] | None = None,
     width: int | None = None,
 ) -> ModelInputs:
@@ -218,7 +233,7 @@ def _table(lines: list[np.ndarray], size: int) -> VisualTable:
 
 
 def _vision(
-    model: _Model, draft: _Model | None, rows: Sequence[Row], tokens: int
+    model: HostModel, draft: HostModel | None, rows: Sequence[Row], tokens: int
 ) -> VisionInputs | None:
     media = [item for row in rows for item in row.media]
     if not media:

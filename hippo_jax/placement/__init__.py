@@ -1,0 +1,1 @@
+"""Where target and draft live."""

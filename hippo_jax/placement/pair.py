@@ -1,0 +1,82 @@
+"""A target and its draft, with where they live as static metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.errors import HippoError
+from hippo_jax.weights.load import load_model
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Placement:
+    """Where the two models live.
+
+    Attributes:
+        target: mesh of the target, ``None`` (default) for the default device.
+        draft: mesh of the draft, ``None`` (default) for the default device.
+    """
+
+    target: jax.sharding.Mesh | None = None
+    draft: jax.sharding.Mesh | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ModelPair:
+    """A pytree of two models of one family; its placement is static."""
+
+    target: VideoLM
+    draft: VideoLM
+    placement: Placement = field(default_factory=Placement, metadata={"static": True})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The target's tokenizer."""
+        return self.target.tokenizer
+
+
+def load_pair(
+    name: str | None = None,
+    *,
+    target: Any = None,
+    draft: Any = None,
+    placement: Placement | None = None,
+    dtype: Any = None,
+) -> ModelPair:
+    """Load a target and a draft.
+
+    Args:
+        name: a pair of the zoo (``"demo"`` is the embedded one), or
+        target, draft: what ``load_model`` takes, or loaded models.
+        placement: where they go; by default both on the default device.
+        dtype: as for ``load_model``.
+
+    Raises:
+        HippoError: unknown name, a role missing, models of different families or vocabularies.
+    """
+    placement = placement or Placement()
+    if name is not None:
+        if target is not None or draft is not None:
+            raise HippoError("give the name of a pair, or target= and draft=, not both")
+        # The zoo is looked up here only, so that a pair of one's own needs no embedded files.
+        from hippo_jax.resources import checkpoint_directory, pair_directory
+
+        pair_directory(name)
+        target, draft = checkpoint_directory(name, "target"), checkpoint_directory(name, "draft")
+    if target is None or draft is None:
+        raise HippoError("a pair needs a name, or both target= and draft=")
+
+    def load(source: Any, mesh: jax.sharding.Mesh | None) -> VideoLM:
+        return source if isinstance(source, VideoLM) else load_model(source, dtype=dtype, mesh=mesh)
+
+    pair = ModelPair(load(target, placement.target), load(draft, placement.draft), placement)
+    families = pair.target.config.family, pair.draft.config.family
+    if families[0] != families[1]:
+        raise HippoError(f"target is {families[0]} and draft {families[1]}; use one family")
+    return pair
