@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from hippo_jax.architectures.parameters import Declared, declared, with_values
+from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.video_lm import VideoLM, abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
@@ -51,9 +52,11 @@ def load(directory: Path, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None) 
     layers = max(config.text.num_layers, getattr(config.vision, "depth", 0))
     if layers > len(found.tensors):
         raise HippoError(f"{directory}: its config and its weights are of different models")
+    # Names before the model: building a model of a garbled config could take minutes.
+    _require_names(directory, found, family_of(config.family).hf_tensors(config))
     model = abstract_model(config)
     wanted = declared(model)
-    _require_fitting(directory, found, wanted)
+    _require_shapes(directory, found, wanted)
     weights: dict[str, jax.Array] = {}
     for path, value in _weights(directory, found, wanted):
         weights[path], finite = place(value, dtype, wanted[path].axes, mesh)
@@ -65,15 +68,20 @@ def load(directory: Path, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None) 
     return with_values(model, weights)
 
 
-def _require_fitting(directory: Path, found: Manifest, wanted: dict[str, Declared]) -> None:
-    missing = [path for path in wanted if path not in found.tensors]
-    unknown = [path for path in found.tensors if path not in wanted]
-    shape = [
-        path
-        for path, item in wanted.items()
-        if path in found.tensors and found.tensors[path].shape != tuple(item.shape)
-    ]
-    kinds = ((missing, "missing"), (unknown, "not of this model"), (shape, "of another shape"))
+def _require_names(directory: Path, found: Manifest, wanted: Iterable[str]) -> None:
+    paths = set(wanted)
+    missing = [path for path in paths if path not in found.tensors]
+    unknown = [path for path in found.tensors if path not in paths]
+    kinds = ((sorted(missing), "missing"), (unknown, "not of this model"))
+    _raise_any(directory, kinds)
+
+
+def _require_shapes(directory: Path, found: Manifest, wanted: Mapping[str, Declared]) -> None:
+    other = [path for path, item in wanted.items() if found.tensors[path].shape != item.shape]
+    _raise_any(directory, ((other, "of another shape"),))
+
+
+def _raise_any(directory: Path, kinds: Iterable[tuple[list[str], str]]) -> None:
     problems = [f"{len(names)} {what}: {shorten(names)}" for names, what in kinds if names]
     if problems:
         raise HippoError(
