@@ -229,6 +229,6 @@ def _why_no_frames(path: Path, log: str) -> str:
         return f"{path} is truncated or was never finished (its index is missing); fetch it again"
     if "not on whitelist" in log:
         return f"{path} is not in a video format that is read here (mp4, webm, mov, gif, mkv, ...)"
-    lines = [line for line in log.splitlines() if line.strip()]
-    detail = re.sub(r"^\[[^]]*\]\s*", "", lines[0])[:160] if lines else "no message"
+    said = re.search(r"Error opening input: (.{1,160})", log)
+    detail = said.group(1) if said else "ffmpeg does not say why"
     return f"{path} cannot be read as a video ({detail}); is it a video file, and complete?"

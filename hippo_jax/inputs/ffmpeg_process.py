@@ -20,6 +20,10 @@ _LOG = "log.txt"
 STALL_SECONDS = 8.0
 # No real file has so long a list of frames or of errors; one that makes ffmpeg loop has.
 _MAX_LISTING_BYTES = 2**30
+_NO_FFMPEG = (
+    "no ffmpeg to read videos with ({}); pip install 'imageio[ffmpeg]' or let IMAGEIO_FFMPEG_EXE "
+    "name an ffmpeg program"
+)
 
 
 class Ffmpeg:
@@ -43,14 +47,17 @@ class Ffmpeg:
         command = [_executable(), "-hide_banner", "-nostdin", "-nostats", "-y", "-copyts"]
         command += ["-loglevel", self._level, *self._arguments]
         with (self._folder / _LOG).open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self._folder,
-                bufsize=2**20,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._folder,
+                    bufsize=2**20,
+                )
+            except OSError as error:
+                raise HippoError(_NO_FFMPEG.format(error)) from None
         assert self._process.stdout is not None
         # A buffered reader, which can fill an array in place.
         self._stdout = cast(io.BufferedReader, self._process.stdout)
@@ -140,7 +147,4 @@ def _executable() -> str:
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise HippoError(
-            f"no ffmpeg to read videos with ({error}); pip install 'imageio[ffmpeg]' or set "
-            "IMAGEIO_FFMPEG_EXE to an ffmpeg program"
-        ) from None
+        raise HippoError(_NO_FFMPEG.format(error)) from None

@@ -80,7 +80,7 @@ def read_video(
         return _read_file(path, fps, num_frames, start, end, limits, resize)
     if not isinstance(source, Video):
         source = Video(check_frames(source, "a video", 4), fps or limits.fps or _UNTIMED_FPS)
-        fps = None if num_frames else source.fps
+        fps, limits = None, dataclasses.replace(limits, fps=None)
     picked, rate = _pick(len(source.frames), source.fps, fps, num_frames, start, end, limits)
     return Video(_collect(iter(source.frames[picked]), len(picked), resize, limits), rate)
 
@@ -253,19 +253,17 @@ def _read_folder(
         raise HippoError(f"folder {folder} holds no images (PNG, JPEG, BMP, WebP); add the frames")
     names.sort(key=lambda entry: natural_key(entry.name))
     source_fps = fps or limits.fps or _UNTIMED_FPS
-    fps = None if num_frames else source_fps
-    picked, rate = _pick(len(names), source_fps, fps, num_frames, start, end, limits)
+    limits = dataclasses.replace(limits, fps=None)
+    picked, rate = _pick(len(names), source_fps, None, num_frames, start, end, limits)
     frames = (_load_image(names[index]) for index in picked)
     return Video(_collect(frames, len(picked), resize, limits), rate)
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key by which frame2 comes before frame10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part.lower())
-        for part in re.split(r"([0-9]+)", name)
-        if part
-    ] + [(-2, name)]
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key by which frame2 comes before frame10, and digits before letters."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    key = [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
+    return [*key, (-1, 0, name)]
 
 
 def _load_image(path: Path) -> np.ndarray:
