@@ -4,13 +4,18 @@ Both are made from a small copy of the project with stand-in data, so that the t
 on the size of the real weights.
 """
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import hippo_jax
+from hippo_jax.cli.main import COMMANDS
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA_FILES = (
@@ -128,3 +133,13 @@ def test_ci_runs_the_readme_s_commands() -> None:
     assert "pip install . && hippo generate" in readme
     assert ".[test]" in ci
     assert "\nstep tests pytest\n" in ci
+
+
+def test_the_readme_names_only_what_exists_and_every_command() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    assert set(re.findall(r"`hippo ([a-z]+)", readme)) == set(COMMANDS)
+    assert set(re.findall(r"\bhj\.(\w+)", readme)) <= set(hippo_jax.__all__)
+    offered = set(
+        tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    )
+    assert set(re.findall(r"\.\[(\w+)\]", readme)) <= offered

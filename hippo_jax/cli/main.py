@@ -22,6 +22,7 @@ from hippo_jax.errors import HippoError
 COMMANDS = {
     "generate": "describe a video, or answer a question about it",
     "convert": "convert a Hugging Face checkpoint to one that loads quickly",
+    "train": "train the embedded pair from nothing",
     "doctor": "show what is installed: versions, devices, caches, the embedded pair",
 }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -95,6 +96,12 @@ def test_without_a_command_the_help_goes_to_stderr(capsys) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert all(name in err for name in program.COMMANDS)
+
+
+def test_every_command_module_is_a_command() -> None:
+    folder = Path(program.__file__).parent
+    modules = {file.stem for file in folder.glob("*.py") if "def add_parser(" in file.read_text()}
+    assert modules == set(program.COMMANDS)
 
 
 @pytest.mark.parametrize("name", program.COMMANDS)
