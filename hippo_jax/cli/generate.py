@@ -165,7 +165,7 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
     decoded = time.perf_counter()
     count = int(lengths[0])
     return {
-        "text": Generation(tokens, lengths).text(tokenizer)[0],
+        "text": Generation(final.tokens, final.lengths).text(tokenizer)[0],
         "tokens": tokens[0, :count].tolist(),
         "schedule": args.schedule,
         "visual_tokens": visual_tokens,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 def bucket(size: int, minimum: int = 16) -> int:
-    """The smallest bucket that holds ``size``: eight steps between powers of two.
+    """The smallest bucket that holds ``size``: sixteen steps between powers of two.
 
-    At most one eighth of a bucket is padding (above ``minimum``).
+    At most one sixteenth of a bucket is padding (above ``minimum``).
     """
     if size <= minimum:
         return minimum
-    step = max(1, 2 ** ((size - 1).bit_length() - 4))
+    step = max(1, 2 ** ((size - 1).bit_length() - 5))
     return -(-size // step) * step

@@ -19,15 +19,16 @@ from hippo_jax.inputs.ffmpeg_process import LISTING, Ffmpeg
 
 # No real frame comes near this area; one of a damaged header does.
 _MAX_PIXELS = 2**27
-_MAX_RANGES = 3000
+_MAX_RANGES = 1500
 # Containers and bare streams of video, and a few of sound (for a better message). Playlists,
 # scripts and text, which ffmpeg would also open, are left out on purpose.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,apng,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,"
     "dv,h264,hevc,m4v,ivf,obu,yuv4mpegpipe,mp3,wav,flac,aac"
 )
-_TRUNCATED = re.compile(r"partial file|ended prematurely|truncat", re.IGNORECASE)
-_COMPLAINT = re.compile(r"Decoding error|Error submitting|corrupt", re.IGNORECASE)
+# ffmpeg's own words begin with their source in brackets; a file's title does not.
+_TRUNCATED = re.compile(r"^\[.*\] .*(partial file|ended prematurely|[Tt]runcat)", re.MULTILINE)
+_COMPLAINT = re.compile(r"^\[.*\] .*([Ee]rror|corrupt)", re.MULTILINE)
 _LIST = ["-fps_mode", "passthrough", "-flush_packets", "1", "-f", "framecrc", LISTING]
 _UNSET = -(2**63)
 
@@ -45,8 +46,8 @@ class Listing:
     file_start: seconds at which the file begins (its sound may begin before its frames).
     announced_fps: what the file's header says, or 0. safe_end: seconds; all frames before this
     time are known to be there, infinite unless the file breaks off. exact: the times are those
-    of decoded frames (else of packets, from which a few frames may be missing). complaints: the
-    decoder reported errors.
+    of decoded frames (else of packets, from which a few frames may be missing). counted: the file
+    has no times, they are made up from a rate. complaints: the decoder reported errors.
     """
 
     times: np.ndarray
@@ -56,6 +57,7 @@ class Listing:
     announced_fps: float
     safe_end: float
     exact: bool
+    counted: bool = False
     complaints: bool = False
 
 
@@ -76,8 +78,8 @@ def list_frames(path: Path, *, decode: bool) -> Listing:
     order = np.argsort(lines.pts, kind="stable")
     tail = float(lines.duration[order[-1]] * lines.tick)
     truncated = bool(_TRUNCATED.search(log)) or _gif_without_end(path)
-    rate = re.search(r"Stream #.* Video: .* ([0-9.]+) fps", log)
-    start = re.search(r"Duration: .* start: (-?[0-9.]+)", log)
+    rate = re.search(r"^ *Stream #.* Video: .* ([0-9.]+) fps", log, re.MULTILINE)
+    start = re.search(r"^ *Duration: .* start: (-?[0-9.]+)", log, re.MULTILINE)
     exact = decode and bool((lines.pts != _UNSET).all())
     if not exact and not _trustworthy(lines.pts):
         if not decode:
@@ -85,7 +87,7 @@ def list_frames(path: Path, *, decode: bool) -> Listing:
         # Frames without times: count them at the announced rate.
         fps = float(rate.group(1)) if rate and float(rate.group(1)) > 0 else 25.0
         times = np.arange(len(order)) / fps
-        return Listing(times, 1 / fps, 1 / fps, 0.0, fps, np.inf, True)
+        return Listing(times, 1 / fps, 1 / fps, 0.0, fps, np.inf, exact=True, counted=True)
     return Listing(
         times=lines.pts[order] * lines.tick,
         tick=lines.tick,
@@ -122,7 +124,7 @@ def decode_frames(
     wanted = [ordinal - skipped for ordinal in ordinals]
     ranges = _ranges(wanted)
     dense = len(ranges) > _MAX_RANGES
-    picked = f"gte(n,{wanted[0]})" if dense else _expression(ranges)
+    picked = _expression([(wanted[0], wanted[-1])] if dense else ranges, expected, listing)
     graph = f"[0:V:0]split[all][some];[some]select='{picked}'[picked]"
     count = wanted[-1] - wanted[0] + 1 if dense else len(wanted)
     with tempfile.TemporaryDirectory(prefix="hippo-") as folder:
@@ -136,17 +138,15 @@ def decode_frames(
             for place in range(count):
                 frame = child.read_image()
                 if frame is None:
-                    break
+                    raise FramesChanged
                 if keep is None or wanted[0] + place in keep:
                     yield frame
             child.wait()
         lines = _parse_listing(Path(folder) / LISTING)
-    seen = np.empty(0) if lines is None else np.sort(lines.pts) * lines.tick
-    if listing.exact and lines is not None and (lines.pts == _UNSET).any():
-        same = len(seen) == len(expected)
-    else:
-        same = len(seen) == len(expected) and np.allclose(seen, expected, rtol=0, atol=listing.tick)
-    if not same:
+    if lines is None or len(lines.pts) != len(expected):
+        raise FramesChanged
+    seen = np.sort(lines.pts) * lines.tick
+    if not listing.counted and np.abs(seen - expected).max() > listing.tick:
         raise FramesChanged
 
 
@@ -167,13 +167,28 @@ def _ranges(ordinals: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _expression(ranges: list[tuple[int, int]]) -> str:
-    """ffmpeg expression of n that is 1 within the ranges: a search tree, as it runs every frame."""
-    if len(ranges) <= 2:
-        return "+".join(f"between(n,{low},{high})" for low, high in ranges)
-    middle = len(ranges) // 2
-    border = ranges[middle][0]
-    return f"if(lt(n,{border}),{_expression(ranges[:middle])},{_expression(ranges[middle:])})"
+def _expression(ranges: list[tuple[int, int]], times: np.ndarray, listing: Listing) -> str:
+    """ffmpeg expression that is 1 for the frames within closed ranges of ordinals of `times`.
+
+    A search tree, as it is evaluated for every frame. Frames are told by their time t; their
+    number n, which begins anew where a video changes its size, serves only where times do not.
+    """
+    if listing.counted or bool((np.diff(times) <= listing.tick / 2).any()):
+        variable, values, margin = "n", np.arange(len(times), dtype=np.float64), 0.5
+    else:
+        variable, values, margin = "t", times, 0.4 * listing.tick
+
+    def tree(part: list[tuple[int, int]]) -> str:
+        if len(part) <= 2:
+            return "+".join(
+                f"between({variable},{float(values[low]) - margin!r},{float(values[high]) + margin!r})"
+                for low, high in part
+            )
+        middle = len(part) // 2
+        border = float(values[part[middle][0]]) - margin
+        return f"if(lt({variable},{border!r}),{tree(part[:middle])},{tree(part[middle:])})"
+
+    return tree(ranges)
 
 
 @dataclasses.dataclass(frozen=True)

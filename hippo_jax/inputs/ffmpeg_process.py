@@ -145,6 +145,8 @@ def _executable() -> str:
     try:
         import imageio_ffmpeg
 
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        program = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise HippoError(_NO_FFMPEG.format(error)) from None
+    # The process runs in another folder: a relative path must not follow it there.
+    return os.path.abspath(program) if os.path.dirname(program) else program

@@ -12,11 +12,11 @@ def check_rates(fps: float | None, num_frames: int | None) -> None:
     """Refuses (HippoError) a sampling rate together with a count, and values that mean nothing."""
     if fps is not None and num_frames is not None:
         raise HippoError("fps and num_frames cannot both be given; give one of them")
-    if fps is not None and not (_is_number(fps) and fps > 0 and math.isfinite(fps)):
+    if fps is not None and not (is_number(fps) and fps > 0 and math.isfinite(fps)):
         raise HippoError(f"fps is {fps!r}; give a positive number of frames a second")
     if num_frames is None:
         return
-    if not (_is_number(num_frames) and float(num_frames).is_integer() and num_frames >= 1):
+    if not (is_number(num_frames) and float(num_frames).is_integer() and num_frames >= 1):
         raise HippoError(f"num_frames is {num_frames!r}; give a positive integer")
 
 
@@ -90,5 +90,6 @@ def _spread(total: int, count: int) -> np.ndarray:
     return np.where(in_blocks, in_block, values).astype(np.int64)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is an int or a float (a bool is not)."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from hippo_jax.errors import HippoError
+from hippo_jax.inputs.sampling import is_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,9 @@ def span(fps: float, total: int, start: float | None, end: float | None) -> tupl
     without a frame.
     """
     for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
+        if value is None:
+            continue
+        if not (is_number(value) and math.isfinite(value) and value >= 0):
             raise HippoError(f"{name} is {value!r}; give seconds from the beginning of the video")
     if start is not None and end is not None and end <= start:
         raise HippoError(f"end {end:g} s is not after start {start:g} s; give a later end")

@@ -33,9 +33,9 @@ from hippo_jax.weights.source import PATTERNS, locate
 Progress = Callable[[int, int], None]
 
 LARGEST_PART = 1_000_000_000
-# Of a model in 32 parts a kill loses at most a thirty-second; smaller parts than this only cost.
+# Of a model in 32 parts a kill loses at most a thirty-second; even smaller parts only cost time.
 _PARTS = 32
-_SMALLEST_PART = 1_000_000
+_SMALLEST_PART = 1 << 16
 
 
 def convert(

@@ -122,11 +122,12 @@ def place(
     """``source`` (in our layout) on its devices in ``dtype``, and whether all of it is finite.
 
     Without a mesh the array is uncommitted on the default device, so that it may still enter a
-    computation over many devices. On a mesh each device gets its own shard from the host.
+    computation over many devices. On a mesh each device gets its own shard from the host. Returns
+    when the transfer is done, so that host buffers never wait in a row for an accelerator.
     """
     if mesh is None:
         whole, finite = converted(source, dtype)
-        return jax.device_put(whole), finite
+        return jax.device_put(whole).block_until_ready(), finite
 
     # Devices that hold the same part share one host buffer.
     parts: dict[tuple[tuple[int, int, int], ...], tuple[Array, bool]] = {}
@@ -140,4 +141,5 @@ def place(
 
     sharding = weight_sharding(axes, source.shape, automatic(mesh))
     array = jax.make_array_from_callback(source.shape, sharding, shard)
+    array.block_until_ready()
     return array, all(finite for _, finite in parts.values())

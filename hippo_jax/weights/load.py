@@ -61,13 +61,8 @@ def _from_files(
     checkpoint.require_fitting(dtype)
     model = abstract_model(checkpoint.config)
     weights: dict[str, jax.Array] = {}
-    last: jax.Array | None = None
     for path, item in declared(model).items():
         weights[path], finite = place(checkpoint.weight(path, item.shape), dtype, item.axes, mesh)
         if not finite:
             checkpoint.raise_with_values(dtype)
-        # Transfers to an accelerator run behind: at most two host buffers wait for theirs.
-        if last is not None:
-            last.block_until_ready()
-        last = weights[path]
     return with_values(model, weights)

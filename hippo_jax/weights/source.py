@@ -69,13 +69,9 @@ def _download(name: str, revision: str | None) -> Path:
             "not a directory here, not in the hub's cache, and the hub cannot be reached;"
             " connect, or give the directory of a copy"
         )
-    except (hub.HfHubHTTPError, OSError, ValueError) as error:
-        reason = f"download from the hub failed: {_line(error)}"
     except Exception as error:
-        # The hub's client lets errors of its HTTP library through, whichever that is.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "requests", "hf_xet"):
-            raise
-        reason = f"download from the hub failed: {_line(error)}"
+        # Also those of the client's HTTP library, which it lets through, whichever that is.
+        raise HippoError(f"{at}: download from the hub failed: {_line(error)}") from error
     raise HippoError(f"{at}: {reason}")
 
 

@@ -130,6 +130,7 @@ def test_lists_that_point_elsewhere_are_not_followed(mp4, tmp_path):
         ({"start": 5.0}, "not before the end"),
         ({"start": -1.0}, "start is -1.0"),
         ({"end": float("nan")}, "end is nan"),
+        ({"end": "2"}, "end is '2'"),
         ({"start": 2.0, "end": 2.0}, "not after start"),
         ({"start": 2.01, "end": 2.05}, "no frame begins"),
     ],

@@ -135,6 +135,35 @@ def test_goes_on_where_it_was(checkpoint, tmp_path, monkeypatch):
     assert_same(load_model(place), load_model(written.directory))
 
 
+def test_a_stop_at_four_fifths_leaves_less_than_a_quarter(
+    checkpoint, config, tmp_path, monkeypatch
+):
+    config["intermediate_size"] = 4000  # a megabyte and a half, in parts of the usual size
+    written = checkpoint(config=config)
+    place = tmp_path / "out"
+    totals = []
+
+    def stop(done, total):
+        totals.append(total)
+        if done >= 0.8 * total:
+            raise Stop
+
+    with pytest.raises(Stop):
+        convert(written.directory, place, progress=stop)
+    again = []
+    write = convert_module._write_part
+
+    def count(checkpoint, place, part, pieces, tensors, dtype):
+        again.extend(
+            convert_module._piece_bytes(tensors[path], piece, dtype) for path, piece in pieces
+        )
+        return write(checkpoint, place, part, pieces, tensors, dtype)
+
+    monkeypatch.setattr(convert_module, "_write_part", count)
+    convert(written.directory, place)
+    assert 0 < sum(again) < 0.25 * totals[0]
+
+
 def test_a_finished_one_is_not_redone(checkpoint, tmp_path, monkeypatch):
     written = checkpoint()
     place = convert(written.directory, tmp_path / "out")

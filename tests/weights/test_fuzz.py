@@ -58,8 +58,8 @@ def garble(raw, chance):
         at = chance.randrange(len(raw) + 1)
         return bytes(raw[:at]) + bytes(raw[at:][chance.randrange(1, 60):])
     if how == 3:
-        return chance.choice([b"", b"[" * 100_000, b'{"a":' * 50_000, b"null", b"{}", b"[]", b"\xff\xfe",
-                              b"1" * 10_000, b"\x80\x04K\x01."])
+        return chance.choice([b"", b"[" * 100_000, b'{"a":' * 50_000, b"null", b"{}", b"[]",
+                              b"\xff\xfe", b"1" * 10_000, b"\x80\x04K\x01."])
     for _ in range(chance.choice([1, 1, 2, 8])):
         if raw:
             raw[chance.randrange(len(raw))] = chance.choice([0, 10, 34, 44, 48, 57, 91, 123, 255])

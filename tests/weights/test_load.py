@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from huggingface_hub import errors as hub_errors
 
 from hippo_jax.architectures.parameters import declared, values
 from hippo_jax.errors import HippoError
@@ -233,9 +235,54 @@ def test_pickles_are_never_read(checkpoint):
     ],
 )
 def test_a_source_that_is_not_there(monkeypatch, tmp_path, source, words):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HippoError, match=words):
         load_model(source)
+
+
+def test_hub_id_from_the_cache(checkpoint, monkeypatch, tmp_path):
+    """Offline, a hub id is found where an earlier download left it, at its branch or commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--tiny"
+    written = checkpoint(f"models--someone--tiny/snapshots/{commit}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for revision in None, "main", commit:
+        model = load_model("someone/tiny", revision=revision)
+        assert model.source == str(written.directory)
+    assert_holds(model, written)
+    with pytest.raises(HippoError, match="someone/tiny at revision 'v2'"):
+        load_model("someone/tiny", revision="v2")
+
+
+class ConnectionLost(Exception):
+    """An error of an HTTP library."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (hub_errors.GatedRepoError, "request it there"),
+        (hub_errors.RepositoryNotFoundError, "nor a repository on the hub"),
+        (hub_errors.RevisionNotFoundError, "no such revision"),
+        (hub_errors.HfHubHTTPError, "download from the hub failed: 503"),
+        (OSError, "download from the hub failed: 503"),
+        (ConnectionLost, "download from the hub failed: 503"),
+    ],
+)
+def test_hub_errors_are_one_line(monkeypatch, error, words):
+    def fail(*args, **options):
+        assert options["revision"] == "v1" and "*.safetensors" in options["allow_patterns"]
+        assert not any("bin" in pattern for pattern in options["allow_patterns"])
+        raised = error.__new__(error)  # without the response that the hub's errors ask for
+        raised.args = ("503\nmore",)
+        raise raised
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(HippoError, match=words) as caught:
+        load_model("someone/tiny", revision="v1")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_as_source(checkpoint):
