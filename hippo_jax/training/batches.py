@@ -91,9 +91,9 @@ def crowded_batch(seed: int, step: int, size: int) -> Arrays:
 class Packing:
     """How much text stands behind one clip, as one row of `length` tokens."""
 
-    length: int = 192
+    length: int = 160
     captions: int = 2
-    questions: int = 4
+    questions: int = 3
 
 
 def text_row(scene: Scene, rng: np.random.Generator, packing: Packing) -> Arrays:
@@ -174,7 +174,7 @@ class Visibility:
     """
 
     switch: int = 0
-    subset: int = 128
+    subset: int = 112
     all_share: float = 0.35
 
 
