@@ -54,12 +54,14 @@ def run(args: argparse.Namespace) -> int:
         raise HippoError("say where to write: hippo train --output DIR")
     from hippo_jax.training.export import export_pair
     from hippo_jax.training.recipe import recipe_with, train
+    from hippo_jax.training.samples import write_samples
 
     output = Path(args.output).expanduser()
     recipe = recipe_with({"seed": args.seed}, args.set)
     weights = train(output, recipe)
     export_pair(weights, output)
-    print(f"{output} is complete: target and draft")
+    write_samples(output / "clips")
+    print(f"{output} is complete: target, draft and sample clips")
     return 0
 
 
