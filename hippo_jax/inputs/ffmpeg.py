@@ -177,15 +177,15 @@ def _expression(ranges: list[tuple[int, int]], times: np.ndarray, listing: Listi
         variable, values, margin = "n", np.arange(len(times), dtype=np.float64), 0.5
     else:
         variable, values, margin = "t", times, 0.4 * listing.tick
+    before, behind = (values - margin).tolist(), (values + margin).tolist()
 
     def tree(part: list[tuple[int, int]]) -> str:
         if len(part) <= 2:
             return "+".join(
-                f"between({variable},{float(values[low]) - margin!r},{float(values[high]) + margin!r})"
-                for low, high in part
+                f"between({variable},{before[low]!r},{behind[high]!r})" for low, high in part
             )
         middle = len(part) // 2
-        border = float(values[part[middle][0]]) - margin
+        border = before[part[middle][0]]
         return f"if(lt({variable},{border!r}),{tree(part[:middle])},{tree(part[middle:])})"
 
     return tree(ranges)

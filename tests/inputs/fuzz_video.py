@@ -115,7 +115,7 @@ def fuzz(count: int, seed: int, seconds: float) -> tuple[Counter[str], list[str]
     """Runs all mutations; returns how often each outcome came, and the failures."""
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
-    slowest = 0.0
+    slowest = (0.0, 0)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
         (folder / "seeds").mkdir()
@@ -144,7 +144,10 @@ def fuzz(count: int, seed: int, seconds: float) -> tuple[Counter[str], list[str]
                     following, begun = int(words[1]), time.monotonic()
                 elif words[0] == "done":
                     assert begun is not None
-                    slowest = max(slowest, time.monotonic() - begun)
+                    took = time.monotonic() - begun
+                    slowest = max(slowest, (took, int(words[1])))
+                    if took > seconds:
+                        failures.append(f"{words[1]}: {took:.1f} s, longer than {seconds}")
                     outcomes[words[2]] += 1
                     if words[2] not in ("0", "2"):
                         failures.append(f"{words[1]}: {words[3].strip()}")
@@ -153,7 +156,7 @@ def fuzz(count: int, seed: int, seconds: float) -> tuple[Counter[str], list[str]
                 following += 1
             process.kill()
             process.wait()
-    outcomes["slowest, ms"] = round(slowest * 1000)
+    outcomes["slowest_ms"], outcomes["slowest_number"] = round(slowest[0] * 1000), slowest[1]
     return outcomes, failures
 
 
