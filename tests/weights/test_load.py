@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 from hippo_jax.architectures.parameters import declared, values
@@ -235,7 +236,7 @@ def test_pickles_are_never_read(checkpoint):
     ],
 )
 def test_a_source_that_is_not_there(monkeypatch, tmp_path, source, words):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HippoError, match=words):
         load_model(source)
 
@@ -247,7 +248,7 @@ def test_hub_id_from_the_cache(checkpoint, monkeypatch, tmp_path):
     written = checkpoint(f"models--someone--tiny/snapshots/{commit}")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path))
     for revision in None, "main", commit:
         model = load_model("someone/tiny", revision=revision)
         assert model.source == str(written.directory)
