@@ -109,6 +109,14 @@ def _causal_segment(q: jax.Array, k: jax.Array, v: jax.Array, start: int, rows: 
     return merged.reshape(*q.shape[:3], blocks * rows, q.shape[4])[:, :, :, :length]
 
 
+def last_row_attention(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Each prompt's last token against its own tokens: ``q [B, 1, N, H]``, ``lengths [B]``."""
+    visible = jnp.arange(k.shape[1]) < lengths[:, None]
+    folded = _fold_heads(q, k.shape[2])
+    keys, values = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    return _unfold_heads(_attend_rows(folded, keys, values, visible[:, None, None, None]))
+
+
 def cached_attention(
     q: jax.Array,
     k: jax.Array,

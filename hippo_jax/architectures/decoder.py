@@ -28,6 +28,9 @@ from hippo_jax.architectures.rope import Rotary, rotary_tables, rotate
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 """``attend(layer, q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> [B,T,N,H]``, q and k rotated."""
 
+Keep = Callable[[jax.Array], jax.Array]
+"""``[B, T, ...] -> [B, R, ...]``: the rows whose outputs are wanted."""
+
 AfterLayer = Callable[[int, jax.Array], jax.Array]
 """``after_layer(layer, x [B,T,D]) -> [B,T,D]``: adds extra visual rows (Qwen3-VL deepstack)."""
 
@@ -51,16 +54,18 @@ class Attention(nnx.Module):
         self.head_dim = dim
 
     def __call__(
-        self, x: jax.Array, rotary: Rotary, layer: int, attend: Attend
+        self, x: jax.Array, rotary: Rotary, layer: int, attend: Attend, keep: Keep | None = None
     ) -> tuple[jax.Array, Block]:
-        heads = (*x.shape[:2], -1, self.head_dim)
-        q, k = self.query(x).reshape(heads), self.key(x).reshape(heads)
-        v = self.value(x).reshape(heads)
+        rows, row_rotary = (x, rotary) if keep is None else (keep(x), Rotary(*map(keep, rotary)))
+        q, k, v = (
+            projection(source).reshape(*source.shape[:2], -1, self.head_dim)
+            for projection, source in ((self.query, rows), (self.key, x), (self.value, x))
+        )
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
-        q, k = rotate(q, rotary), rotate(k, rotary)
+        q, k = rotate(q, row_rotary), rotate(k, rotary)
         context = attend(layer, q, k, v)
-        return self.output(context.reshape(*x.shape[:2], -1)), (k, v)
+        return self.output(context.reshape(*rows.shape[:2], -1)), (k, v)
 
 
 class GatedMLP(nnx.Module):
@@ -96,10 +101,10 @@ class DecoderLayer(nnx.Module):
         )
 
     def __call__(
-        self, x: jax.Array, rotary: Rotary, layer: int, attend: Attend
+        self, x: jax.Array, rotary: Rotary, layer: int, attend: Attend, keep: Keep | None = None
     ) -> tuple[jax.Array, Block]:
-        mixed, block = self.attention(self.attention_norm(x), rotary, layer, attend)
-        x = x + mixed
+        mixed, block = self.attention(self.attention_norm(x), rotary, layer, attend, keep)
+        x = mixed + (x if keep is None else keep(x))
         return x + self.mlp(self.mlp_norm(x)), block
 
 
@@ -132,17 +137,21 @@ class Decoder(nnx.Module):
         start: int = 0,
         stop: int | None = None,
         after_layer: AfterLayer | None = None,
+        keep: Keep | None = None,
     ) -> tuple[jax.Array, list[Block]]:
         """Layers ``start .. stop - 1`` over ``x [B, T, D]`` at rotary ``positions [3, B, T]``.
 
-        Positions say where tokens stand, not which cache slots they take. Returns the hidden
+        Positions say where tokens stand, not which cache slots they take. With ``keep`` the last
+        of these layers answers for the kept rows alone (its keys and values are still those of
+        all): a prefill that wants one row's logits spares most of a layer. Returns the hidden
         states (before the final norm) and each layer's new keys and values.
         """
         rotary = rotary_tables(self.config, positions)
         stop = len(self.layers) if stop is None else stop
         blocks = []
         for index in range(start, stop):
-            x, block = self.layers[index](x, rotary, index, attend)
+            last = keep if index == stop - 1 else None
+            x, block = self.layers[index](x, rotary, index, attend, last)
             if after_layer is not None:
                 x = after_layer(index, x)
             blocks.append(block)

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from hippo_jax.architectures import cache as kv
-from hippo_jax.architectures.attention import cached_attention, causal_attention
+from hippo_jax.architectures.attention import (
+    cached_attention,
+    causal_attention,
+    last_row_attention,
+)
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import Decoder
 from hippo_jax.architectures.registry import Family, family_of
@@ -115,10 +119,22 @@ class VideoLM(nnx.Module):
         Returns logits after each row's last token, float32 ``[B, V]``, and a cache with
         ``capacity`` free slots.
         """
-        hidden, blocks = self.run_prompt(inputs, self.encode_video(inputs))
         lengths = jnp.asarray(inputs.lengths)
-        final = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-        return self.decoder.logits(final), kv.from_prompt(blocks, lengths, capacity)
+        final = len(self.decoder.layers) - 1
+
+        def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            # The last layer answers for the last token alone.
+            if layer == final:
+                return last_row_attention(q, k, v, lengths)
+            return causal_attention(q, k, v)
+
+        hidden, blocks = self.decoder.run_layers(
+            self.embed_prompt(inputs, self.encode_video(inputs)),
+            jnp.asarray(inputs.positions),
+            attend,
+            keep=lambda x: jax.vmap(lambda row, n: row[n - 1][None])(x, lengths),
+        )
+        return self.decoder.logits(hidden[:, 0]), kv.from_prompt(blocks, lengths, capacity)
 
     def forward_block(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -118,6 +117,3 @@ def hf_config(config: VideoLMConfig) -> dict[str, Any]:
         "vision_end_token_id": config.vision_end_token_id,
         "tie_word_embeddings": text.tied,
     }
-
-
-Runner = Callable[[int], tuple[float, list]]

@@ -56,7 +56,8 @@ class _Progress:
         share = done / max(1, total)
         rate = (done - self.first) / now if now > 0 else 0.0
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        line = f"converting: {100 * share:3.0f} % of {total / 1e9:.2f} GB{left}"
+        size = f"{total / 1e9:.2f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
+        line = f"converting: {100 * share:3.0f} % of {size}{left}"
         if self.terminal:
             end = "\n" if done >= total else ""
             print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)

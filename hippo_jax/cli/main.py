@@ -21,6 +21,7 @@ from hippo_jax.errors import HippoError
 # Command -> one line for `hippo --help`. The module is hippo_jax.cli.<command>.
 COMMANDS = {
     "generate": "describe a video, or answer a question about it",
+    "bench": "measure speed, beside transformers if asked",
     "convert": "convert a Hugging Face checkpoint to one that loads quickly",
     "train": "train the embedded pair from nothing",
     "doctor": "show what is installed: versions, devices, caches, the embedded pair",
