@@ -1,0 +1,39 @@
+"""The Qwen2.5-VL vision tower, module by module, against transformers."""
+
+import numpy as np
+import pytest
+from support import checks_vision, tiny
+
+from hippo_jax.architectures.qwen2_5_vl.layout import build_vision_layout
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks_vision.check_patch_embedding,
+        checks_vision.check_vision_blocks,
+        checks_vision.check_visual_tokens,
+        checks_vision.check_merger,
+        checks_vision.check_norms,
+    ],
+)
+def test_parity(check):
+    check()
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 2), (3, 10, 6), (2, 8, 8), (1, 4, 14)])
+def test_segments_hold_every_patch_once(grid):
+    """Windows and frames are partitions, and places point back at their patch."""
+    vision = tiny.model().config.vision
+    count = int(np.prod(grid))
+    layout = build_vision_layout(vision, [grid, (1, 6, 4)], count + 24 + 8)
+    for members, place in (
+        (layout.windows, layout.window_place),
+        (layout.frames, layout.frame_place),
+    ):
+        flat = members.reshape(-1)
+        np.testing.assert_array_equal(np.sort(flat[flat >= 0]), np.arange(count + 24))
+        np.testing.assert_array_equal(flat[place[: count + 24]], np.arange(count + 24))
+    units = np.concatenate([np.arange(count) // (grid[1] * grid[2]), np.full(24, grid[0])])
+    for segment in [*layout.windows, *layout.frames]:
+        assert len(set(units[segment[segment >= 0]])) <= 1  # never across temporal units

@@ -1,0 +1,65 @@
+"""Samplers: processed logits of transformers, the law of the draws, and what keys the noise."""
+
+import math
+
+import pytest
+from support import checks_decoding
+
+from hippo_jax.decoding.sampling import Greedy, Sampling
+from hippo_jax.errors import HippoError
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks_decoding.check_processors,
+        checks_decoding.check_processor_ties,
+        checks_decoding.check_law,
+        checks_decoding.check_noise_keys,
+        checks_decoding.check_sampled_tokens,
+    ],
+)
+def test_check(check):
+    check()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": -1.0}, "temperature must be above 0"),
+        ({"temperature": math.nan}, "temperature must be above 0"),
+        ({"temperature": math.inf}, "temperature must be above 0"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.1}, "top_p must be above 0"),
+        ({"top_p": math.nan}, "top_p must be above 0"),
+        ({"top_k": -1}, "top_k must be a whole number"),
+        ({"top_k": 2.5}, "top_k must be a whole number"),
+        ({"top_k": True}, "top_k must be a whole number"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a positive number"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty must be a positive number"),
+        ({"coupling": "none"}, "coupling must be"),
+    ],
+)
+def test_settings_that_make_no_sense(keywords, words):
+    with pytest.raises(HippoError, match=words):
+        Sampling(**keywords)
+    if "repetition_penalty" in keywords:
+        with pytest.raises(HippoError, match=words):
+            Greedy(**keywords)
+
+
+def test_settings_of_a_checkpoint(tmp_path):
+    from types import SimpleNamespace
+
+    model = SimpleNamespace(source=str(tmp_path))
+    assert Sampling.from_model(model) == Greedy()
+    assert Sampling.from_model(SimpleNamespace(source=None)) == Greedy()
+    file = tmp_path / "generation_config.json"
+    file.write_text('{"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8}')
+    assert Sampling.from_model(model) == Sampling(0.7, top_k=20, top_p=0.8)
+    file.write_text('{"do_sample": false, "temperature": 0.7, "repetition_penalty": 1.05}')
+    assert Sampling.from_model(model) == Greedy(1.05)
+    file.write_text("{")
+    with pytest.raises(HippoError, match="cannot be read"):
+        Sampling.from_model(model)
