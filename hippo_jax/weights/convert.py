@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from hippo_jax.architectures.video_lm import abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
 from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
+from hippo_jax.weights.durable import side_copy, sync_directory, write_json
 from hippo_jax.weights.fingerprint import fingerprint
 from hippo_jax.weights.host import DTYPES, converted, parse_dtype
 from hippo_jax.weights.manifest import FileSum, Manifest, Piece, StoredWeight
 from hippo_jax.weights.safetensors_reader import FLOATS, shorten
-from hippo_jax.weights.source import PATTERNS, locate
+from hippo_jax.weights.source import locate, side_files
 
 Progress = Callable[[int, int], None]
 
@@ -81,8 +81,8 @@ def convert(
             _convert(checkpoint, place, target, progress or (lambda done, total: None), _part_bytes)
     except OSError as error:
         raise HippoError(
-            f"{place}: cannot write here: {error.strerror or error}; mend that and run the same"
-            " command again"
+            f"{error.filename or place}: {error.strerror or error}; mend that and run the same"
+            " command again, it goes on where it was"
         ) from None
     return place
 
@@ -128,7 +128,7 @@ def _convert(
         progress(done, total)
     tied = checkpoint.config.text.tied
     result = Manifest(dtype.name, begun["fingerprint"], tied, parts, tensors, sums)
-    files.write_json(place / files.MANIFEST, files.to_json(result))
+    write_json(place / files.MANIFEST, files.to_json(result))
     (place / files.UNFINISHED).unlink()
 
 
@@ -205,23 +205,16 @@ def _begin(place: Path, begun: Mapping[str, Any], part_bytes: int) -> int:
         raise HippoError(
             f"{place}: holds something else ({shorten(others, 3)}); choose a new or empty directory"
         )
-    files.write_json(state, {**begun, "part_bytes": part_bytes})
+    write_json(state, {**begun, "part_bytes": part_bytes})
     return part_bytes
 
 
 def _copy_side_files(source: Path, place: Path) -> dict[str, FileSum]:
-    """Copy what makes weights a complete model: config, tokenizer, processor, chat template."""
     sums = {}
-    for path in sorted(source.iterdir()):
-        name = path.name
-        wanted = any(fnmatch(name, pattern) for pattern in PATTERNS) and path.is_file()
-        weights = name.endswith((".safetensors", ".index.json"))
-        if not wanted or weights or name in (files.MANIFEST, files.UNFINISHED):
-            continue
-        temporary = place / (name + ".tmp")
-        shutil.copyfile(path, temporary)
-        sums[name] = files.checksum(temporary, sync=True)
-        os.replace(temporary, place / name)
+    for path in side_files(source):
+        if path.name not in (files.MANIFEST, files.UNFINISHED):
+            side_copy(path, place / path.name)
+            sums[path.name] = files.checksum(place / path.name)
     return sums
 
 
@@ -278,10 +271,10 @@ def _write_part(
         for path in sorted(temporary.rglob("*"))
         if path.is_file()
     }
-    files.write_json(temporary / files.PART_FILES, {"files": files.sums_to_json(sums)})
+    write_json(temporary / files.PART_FILES, {"files": files.sums_to_json(sums)})
     sums[f"{name}/{files.PART_FILES}"] = files.checksum(temporary / files.PART_FILES)
     os.replace(temporary, place / name)
-    files.sync_directory(place)
+    sync_directory(place)
     return sums
 
 

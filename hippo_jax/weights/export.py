@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ import numpy as np
 from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
+from hippo_jax.weights.durable import side_copy, write_json
 from hippo_jax.weights.host import converted, parse_dtype
-from hippo_jax.weights.manifest import write_json
+from hippo_jax.weights.manifest import MANIFEST, UNFINISHED
 from hippo_jax.weights.safetensors_reader import FLOATS, SINGLE_NAME, read_json
-from hippo_jax.weights.source import PATTERNS
+from hippo_jax.weights.source import side_files
 
 _FORMAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 # Transformers reads the family's module names too, but every other reader of hub files knows these.
@@ -69,22 +68,14 @@ def save_hf(
     try:
         place.mkdir(parents=True, exist_ok=True)
         if source is not None and source.resolve() != place.resolve():
-            _copy_side_files(source, place)
+            for path in side_files(source):
+                if path.name not in (MANIFEST, UNFINISHED):
+                    side_copy(path, place / path.name)
         write_json(place / "config.json", stated)
         _write_weights(model, place / SINGLE_NAME, target)
     except OSError as error:
         raise HippoError(f"{place}: cannot write here: {error.strerror or error}") from None
     return place
-
-
-def _copy_side_files(source: Path, place: Path) -> None:
-    for path in source.iterdir():
-        wanted = any(fnmatch(path.name, pattern) for pattern in PATTERNS) and path.is_file()
-        ours = path.name in ("config.json", "manifest.json", "unfinished.json")
-        if wanted and not ours and not path.name.endswith((".safetensors", ".index.json")):
-            temporary = place / (path.name + ".tmp")
-            shutil.copyfile(path, temporary)
-            os.replace(temporary, place / path.name)
 
 
 def _write_weights(model: VideoLM, path: Path, dtype: np.dtype[Any]) -> None:

@@ -51,7 +51,7 @@ def load_model(
         model = converted.load(directory, target, mesh)
     else:
         model = _from_files(open_checkpoint(directory), target, mesh)
-    model.source = str(directory)
+    model.source = os.path.abspath(directory)  # the tokenizer is read later, perhaps elsewhere
     return model
 
 

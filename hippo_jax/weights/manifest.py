@@ -14,7 +14,6 @@ A weight lies in one piece, or in several along its first axis when it is larger
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -92,28 +91,6 @@ def piece_key(path: str, piece: Piece, weight: StoredWeight) -> str:
 def part_name(number: int) -> str:
     """Directory of a part."""
     return f"part-{number:05d}"
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object so that the name holds all of it or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable, on systems that can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def checksum(path: Path, *, sync: bool = False) -> FileSum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from hippo_jax.errors import HippoError
@@ -39,6 +40,17 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
         hint = "" if _looks_like_path(text) else " (a hub id has the form organisation/name)"
         raise HippoError(f"{text}: no such directory{hint}")
     return _download(text, revision)
+
+
+def side_files(directory: Path) -> list[Path]:
+    """What makes weights a complete model: config, tokenizer, processor, chat template files."""
+    return [
+        path
+        for path in sorted(directory.iterdir())
+        if any(fnmatch(path.name, pattern) for pattern in PATTERNS)
+        and not path.name.endswith((".safetensors", ".index.json"))
+        and path.is_file()
+    ]
 
 
 def _looks_like_path(text: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 DRIVER = r'''
-import faulthandler, json, random, resource, shutil, sys, traceback
+import faulthandler, json, random, resource, shutil, signal, sys, traceback
 from pathlib import Path
 from hippo_jax.errors import HippoError
 from hippo_jax.weights.load import load_model
@@ -96,6 +96,7 @@ def mutate(path, chance):
 
 work, first, last, *sources = sys.argv[1:]
 outcomes = {"loaded": 0, "refused": 0}
+faulthandler.register(signal.SIGPROF, chain=True)
 for seed in range(int(first), int(last)):
     chance = random.Random(seed)
     place = Path(work) / "case"
@@ -107,7 +108,9 @@ for seed in range(int(first), int(last)):
     for path in names:
         kinds.setdefault(path.name if path.suffix == ".json" else path.suffix, []).append(path)
     mutate(chance.choice(kinds[chance.choice(sorted(kinds))]), chance)
-    faulthandler.dump_traceback_later(LIMIT, exit=True)
+    # Work of too long, by the processor's clock, or a wait, by the wall's.
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    faulthandler.dump_traceback_later(6 * LIMIT, exit=True)
     print(seed, file=sys.stderr, flush=True)
     try:
         load_model(place)
@@ -123,7 +126,7 @@ for seed in range(int(first), int(last)):
 outcomes["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps(outcomes))
 '''
-# Seconds a case may take; generous against a busy machine, nothing against a hang.
+# Processor seconds that a case may take.
 LIMIT = 10
 
 
