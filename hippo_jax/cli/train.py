@@ -66,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from hippo_jax.training.export import load_exported
     from hippo_jax.training.report import measure
 
     if args.clips < 1:
@@ -77,5 +76,5 @@ def _evaluate(args: argparse.Namespace) -> int:
         directory = checkpoint_directory("demo", "target").parent
     else:
         directory = Path(args.evaluate).expanduser()
-    print(json.dumps(measure(load_exported(directory), args.clips, CARD_SEED), indent=2))
+    print(json.dumps(measure(directory, args.clips, CARD_SEED), indent=2))
     return 0

@@ -1,31 +1,45 @@
-"""The figures of a trained pair on held-out clips that went through an H.264 file."""
+"""The figures of an exported pair, taken through the library's own front door.
+
+Every held-out clip is encoded as H.264, read back by ``prepare_inputs`` and described by
+``generate``; the draft is then judged on the target's own text.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from hippo_jax.training.codec import through_codec
-from hippo_jax.training.evaluation import (
-    Judge,
-    agreement,
-    greedy_texts,
-    held_out_clips,
-    score_greedy,
-)
-from hippo_jax.training.networks import Weights
+import numpy as np
+
+from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.decoding.generate import generate
+from hippo_jax.inputs.prepare import prepare_inputs
+from hippo_jax.training import language
+from hippo_jax.training.batches import patches_uint8
+from hippo_jax.training.codec import read_clip, write_clip
+from hippo_jax.training.domain import HELD_OUT, Scene, sample_scene
+from hippo_jax.training.evaluation import CHUNK, LONGEST, Clips, Judge, agreement, score_greedy
+from hippo_jax.training.export import load_exported
 from hippo_jax.training.recipe import skeletons
+from hippo_jax.training.render import render
+from hippo_jax.weights.load import load_model
 
 
-def measure(weights: dict[str, Weights], count: int, seed: int) -> dict[str, Any]:
-    """Greedy captions of `count` clips (the three prompts in turn) scored by attribute, and the
-    draft's teacher-forced agreement with them."""
-    judge = Judge(skeletons())
+def measure(directory: Path, count: int, seed: int) -> dict[str, Any]:
+    """Captions of ``count`` held-out clips (the three prompts in turn) scored by attribute, and the
+    draft's teacher-forced agreement with them, for the pair in ``directory``."""
+    scenes = tuple(sample_scene(seed, i, HELD_OUT) for i in range(count))
+    styles = tuple(i % len(language.PROMPTS) for i in range(count))
     with tempfile.TemporaryDirectory() as folder:
-        clips = held_out_clips(count, seed, through=lambda frames: through_codec(frames, folder))
-    texts = greedy_texts(judge, weights["target"], clips)
+        files = write_clips(Path(folder), scenes)
+        model = load_model(directory / "target", dtype="float32")
+        texts = describe(model, files, [language.PROMPTS[style] for style in styles])
+        clips = Clips(scenes, np.stack([patches_uint8(read_clip(f)) for f in files]), styles)
     score = score_greedy(clips, texts)
-    agreed = agreement(judge, weights["draft"], clips, texts)
+    draft = load_exported(directory)["draft"]
+    agreed = agreement(Judge(skeletons()), draft, clips, texts)
     return {
         "clips": count,
         "seed": seed,
@@ -46,3 +60,29 @@ def measure(weights: dict[str, Weights], count: int, seed: int) -> dict[str, Any
         },
         "mean_caption_tokens": round(sum(len(t) + 1 for t in texts) / len(texts), 1),
     }
+
+
+def write_clips(folder: Path, scenes: Sequence[Scene]) -> list[Path]:
+    """One H.264 file a scene."""
+    files = [folder / f"{index}.mp4" for index in range(len(scenes))]
+    for file, scene in zip(files, scenes, strict=True):
+        write_clip(file, render(scene)[0])
+    return files
+
+
+def describe(
+    model: VideoLM, files: Sequence[Path], prompts: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Greedy token ids of each file's answer, without the end token."""
+    texts: list[tuple[int, ...]] = []
+    for start in range(0, len(files), CHUNK):
+        chunk = list(range(start, min(start + CHUNK, len(files))))
+        full = chunk + [chunk[-1]] * (CHUNK - len(chunk))  # one compiled size
+        inputs = prepare_inputs(model, [files[i] for i in full], [prompts[i] for i in full])
+        out = generate(model, inputs, max_new_tokens=LONGEST, capacity=LONGEST)
+        tokens, lengths = np.asarray(out.tokens), np.asarray(out.lengths)
+        for row in range(len(chunk)):
+            ids = tokens[row, : lengths[row]].tolist()
+            ended = ids and ids[-1] in model.config.eos_token_ids
+            texts.append(tuple(ids[:-1] if ended else ids))
+    return texts
