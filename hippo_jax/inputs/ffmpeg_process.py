@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -145,7 +146,10 @@ def _executable() -> str:
     try:
         import imageio_ffmpeg
 
-        program = imageio_ffmpeg.get_ffmpeg_exe()
+        with warnings.catch_warnings():
+            # It tries the program with a fork, of which jax warns; the child only executes.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+            program = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise HippoError(_NO_FFMPEG.format(error)) from None
     # The process runs in another folder: a relative path must not follow it there.
