@@ -85,24 +85,25 @@ class Sampling:
     def from_model(cls, model: Any) -> Sampling | Greedy:
         """The checkpoint's own settings, from its ``generation_config.json``.
 
-        Returns ``Greedy`` where the file says ``do_sample: false`` or there is no file.
+        Returns ``Greedy`` where the file says ``do_sample: false`` or there is no file. What the
+        file leaves out is as in Hugging Face, where a missing ``top_k`` means 50.
         """
         path = Path(model.source or "") / "generation_config.json"
         if not model.source or not path.is_file():
             return Greedy()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise HippoError(f"{path} cannot be read: {error}") from error
-        penalty = float(found.get("repetition_penalty") or 1.0)
-        if not found.get("do_sample", False):
-            return Greedy(repetition_penalty=penalty)
-        return cls(
-            temperature=float(found.get("temperature") or 1.0),
-            top_k=int(found.get("top_k") or 0),
-            top_p=float(found.get("top_p") or 1.0),
-            repetition_penalty=penalty,
-        )
+            found = {k: v for k, v in json.loads(path.read_bytes()).items() if v is not None}
+            penalty = float(found.get("repetition_penalty", 1.0))
+            if not found.get("do_sample", False):
+                return Greedy(repetition_penalty=penalty)
+            return cls(
+                temperature=float(found.get("temperature", 1.0)),
+                top_k=int(found.get("top_k", 50)),
+                top_p=float(found.get("top_p", 1.0)),
+                repetition_penalty=penalty,
+            )
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise HippoError(f"{path} cannot be used: {error}") from error
 
 
 Sampler = Greedy | Sampling

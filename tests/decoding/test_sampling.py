@@ -1,6 +1,7 @@
 """Samplers: processed logits of transformers, the law of the draws, and what keys the noise."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from support import checks_decoding
@@ -50,16 +51,23 @@ def test_settings_that_make_no_sense(keywords, words):
 
 
 def test_settings_of_a_checkpoint(tmp_path):
-    from types import SimpleNamespace
-
     model = SimpleNamespace(source=str(tmp_path))
     assert Sampling.from_model(model) == Greedy()
     assert Sampling.from_model(SimpleNamespace(source=None)) == Greedy()
     file = tmp_path / "generation_config.json"
     file.write_text('{"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8}')
     assert Sampling.from_model(model) == Sampling(0.7, top_k=20, top_p=0.8)
+    file.write_text('{"do_sample": true, "temperature": 1e-6, "top_p": null}')
+    assert Sampling.from_model(model) == Sampling(1e-6, top_k=50)  # as transformers fills it in
     file.write_text('{"do_sample": false, "temperature": 0.7, "repetition_penalty": 1.05}')
     assert Sampling.from_model(model) == Greedy(1.05)
-    file.write_text("{")
-    with pytest.raises(HippoError, match="cannot be read"):
-        Sampling.from_model(model)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"do_sample": true, "top_k": "x"}', '{"do_sample": true, "top_p": 7}']
+)
+def test_settings_of_a_damaged_checkpoint(tmp_path, text):
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(HippoError, match="cannot be used") as caught:
+        Sampling.from_model(SimpleNamespace(source=str(tmp_path)))
+    assert "\n" not in str(caught.value)
