@@ -9,6 +9,7 @@ from support import checks_decoder, checks_qwen3
     [
         checks_decoder.check_decoder_layers,
         checks_decoder.check_logits,
+        checks_decoder.check_prefill,
         checks_decoder.check_conversion,
         checks_decoder.check_causal_attention,
         checks_decoder.check_segment_attention,

@@ -49,6 +49,25 @@ def test_columns_are_those_of_the_ids_as_given(logits):
     close(model(moved, positions=columns)[:, 0], logits[:, 2], 1e-5)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_from_the_arrays_of_a_processor(side):
+    """The mapping of a processor gives the very batch that the rows give."""
+    rows = tiny.batch_rows()
+    given = {name: array.numpy() for name, array in tiny.hf_inputs(rows).items()}
+    pads = tiny.left_padding(rows)
+    if side == "right":
+        for name in ("input_ids", "attention_mask"):
+            given[name] = np.stack(
+                [np.roll(row, -pad) for row, pad in zip(given[name], pads, strict=True)]
+            )
+        pads = [0] * len(rows)
+    got = model_inputs.ModelInputs.from_hf(tiny.model(), given)
+    expected = tiny.inputs(rows, left_padding=pads, width=max(len(row.ids) for row in rows))
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_inside_a_program_the_bucket_is_answered(batch, logits):
     model = tiny.model()
     got = jax.jit(lambda m, i: m(i))(model, batch)

@@ -10,7 +10,7 @@ import pytest
 from support import checks_decoder, checks_decoding, checks_qwen3, checks_vision
 from support.mutation import forget_programs, mutate
 
-from hippo_jax.architectures import attention, cache, decoder, linear, names, norm, rope
+from hippo_jax.architectures import attention, cache, decoder, linear, names, norm, rope, video_lm
 from hippo_jax.architectures.qwen2_5_vl import layout, vision
 from hippo_jax.decoding import generate, sampling
 from hippo_jax.inputs import model_inputs
@@ -174,6 +174,16 @@ DECODER = [
 ]
 
 CACHE = [
+    (
+        "the prompt's last token sees padding",
+        (attention.last_row_attention, "< lengths[:, None]", "<= lengths[:, None]"),
+        checks_decoder.check_prefill,
+    ),
+    (
+        "prefill answers for the token before the last",
+        (video_lm.VideoLM.prefill, "row[n - 1]", "row[n - 2]"),
+        checks_decoder.check_prefill,
+    ),
     (
         "a stale tail slot visible",
         (attention.cached_attention, "< tail_lengths[:, None]", "<= tail_lengths[:, None]"),

@@ -60,6 +60,23 @@ def check_logits() -> None:
         close(got[b, -len(row.ids) :], expected[b, -len(row.ids) :], what=f"row {b}")
 
 
+def check_prefill() -> None:
+    """Prefill's logits are those of each row's last token, its cache holds every layer's keys and
+    values of the whole prompt."""
+    rows, expected = tiny.batch_rows(), reference.forward("batch").logits[:, -1]
+    batch, model = tiny.inputs(rows), tiny.model()
+    assert batch.token_ids.shape[1] > max(len(row.ids) for row in rows)
+    logits, cache = jax.jit(lambda x: model.prefill(x, 8))(batch)
+    close(logits, expected)
+    _, blocks = jax.jit(lambda x: model.run_prompt(x, model.encode_video(x)))(batch)
+    assert cache.capacity == 8 and len(cache.layers) == len(blocks)
+    for layer, (k, v) in zip(cache.layers, blocks, strict=True):
+        for b, row in enumerate(rows):
+            length = len(row.ids)
+            close(layer.prompt_k[b, :, :length].swapaxes(0, 1), k[b, :length], 1e-5)
+            close(layer.prompt_v[b, :, :length].swapaxes(0, 1), v[b, :length], 1e-5)
+
+
 def check_conversion() -> None:
     """The name table puts every number in its place (text only, converted anew)."""
     row = tiny.batch_rows()[2]

@@ -1,4 +1,4 @@
-"""Mutants: a function with one piece of its source exchanged, put wherever the original is held."""
+"""Mutants: a function with a piece of its source exchanged, put wherever the original is held."""
 
 import dataclasses
 import inspect
@@ -24,8 +24,10 @@ def edited(function: FunctionType, old: str, new: str) -> FunctionType:
 
 
 def ours() -> list[tuple[object, str, object]]:
-    """Every attribute of every loaded module of the package: holder, name, value."""
-    modules = [m for name, m in sys.modules.items() if name.split(".")[0] == "hippo_jax"]
+    """Every attribute of every loaded module of the package and of the checks: holder, name,
+    value."""
+    roots = ("hippo_jax", "support")
+    modules = [m for name, m in sys.modules.items() if name.split(".")[0] in roots]
     return [(module, name, value) for module in modules for name, value in vars(module).items()]
 
 
