@@ -31,14 +31,22 @@ def score_bytes() -> int:
 
 
 def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    """``q [B, K, R, H]`` (already scaled) and ``k [B, K, S, H]`` -> float32 ``[B, K, R, S]``."""
-    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32)
+    """``q [B, K, R, H]`` and ``k [B, K, S, H]`` -> float32 ``[B, K, R, S]``, scaled."""
+    scores = jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32)
+    return scores * q.shape[-1] ** -0.5
+
+
+def _mix(weights: jax.Array, v: jax.Array) -> jax.Array:
+    """``weights [B, K, R, S]`` and ``v [B, K, S, H]`` -> float32 ``[B, K, R, H]``."""
+    return jnp.einsum(
+        "bkrs,bksh->bkrh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
 
 
 def _fold_heads(q: jax.Array, kv_heads: int) -> jax.Array:
-    """``[B, T, N, H] -> [B, K, G, T, H]`` scaled by ``1 / sqrt(H)``."""
+    """``[B, T, N, H] -> [B, K, G, T, H]``."""
     b, t, n, h = q.shape
-    return (q * h**-0.5).reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
+    return q.reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
 
 
 def _unfold_heads(context: jax.Array) -> jax.Array:
@@ -58,12 +66,7 @@ def _attend_rows(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -
     scores = jnp.where(visible, scores, MASKED)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum(
-        "bkrs,bksh->bkrh",
-        weights.astype(v.dtype).reshape(b, kv, g * r, -1),
-        v,
-        preferred_element_type=jnp.float32,
-    )
+    mixed = _mix(weights.reshape(b, kv, g * r, -1), v)
     return (mixed.reshape(b, kv, g, r, h) / total).astype(v.dtype)
 
 
@@ -157,12 +160,12 @@ def cached_attention(
     own = jnp.where(causal, own, MASKED).reshape(b, kv, g * length, length)
 
     joined = jnp.concatenate([prompt, tail, own], axis=-1)
-    weights = jax.nn.softmax(joined, axis=-1).astype(v.dtype)
+    weights = jax.nn.softmax(joined, axis=-1)
     first, second = prompt.shape[-1], prompt.shape[-1] + tail.shape[-1]
-    context = weights[..., :first] @ layer.prompt_v
-    context += weights[..., first:second] @ layer.tail_v
-    context += weights[..., second:] @ block_v
-    return _unfold_heads(context.reshape(b, kv, g, length, h))
+    context = _mix(weights[..., :first], layer.prompt_v)
+    context += _mix(weights[..., first:second], layer.tail_v)
+    context += _mix(weights[..., second:], block_v)
+    return _unfold_heads(context.astype(v.dtype).reshape(b, kv, g, length, h))
 
 
 def segment_attention(
@@ -181,7 +184,7 @@ def segment_attention(
     segments, size = members.shape
     heads, dim = q.shape[1:]
     index = jnp.maximum(members, 0)
-    queries, keys, values = (x[index].transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))
+    queries, keys, values = (x[index].transpose(0, 2, 1, 3) for x in (q, k, v))
     visible = (members >= 0)[:, None, :]
     together = score_bytes() // (4 * heads * size * size)
 
