@@ -15,11 +15,12 @@ LIMITS = ProcessorConfig()
 
 def test_indices_are_those_of_the_reference():
     goldens = np.load(GOLDENS / "sampling.npz")
-    starts = np.cumsum([0, *goldens["cases"][:, 4].astype(int)])
+    cases, indices = goldens["cases"], goldens["indices"]
+    starts = np.cumsum([0, *cases[:, 4].astype(int)])
     refused = beyond = 0
-    for case, start, stop in zip(goldens["cases"], starts[:-1], starts[1:], strict=True):
+    for case, start, stop in zip(cases, starts[:-1], starts[1:], strict=True):
         total, source, fps, count = int(case[0]), case[1], case[2] or None, int(case[3]) or None
-        expected = goldens["indices"][start:stop]
+        expected = indices[start:stop]
         if len(expected) == 0:
             refused += 1
             with pytest.raises(HippoError, match=r"num_frames .* exceeds"):
