@@ -168,7 +168,7 @@ DECODER = [
     ),
     (
         "scores not scaled",
-        (attention._fold_heads, "q * h**-0.5", "q"),
+        (attention._scores, "scores * q.shape[-1] ** -0.5", "scores"),
         checks_decoder.check_decoder_layers,
     ),
 ]
