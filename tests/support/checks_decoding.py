@@ -74,7 +74,7 @@ def hf_processed(logits: np.ndarray, ids: np.ndarray, sampler: Sampling) -> np.n
         chain.append(TopKLogitsWarper(sampler.top_k))
     if sampler.top_p < 1.0:
         chain.append(TopPLogitsWarper(sampler.top_p))
-    return chain(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(logits)).numpy()
+    return chain(torch.tensor(ids.astype(np.int64)), torch.tensor(logits)).numpy()
 
 
 def same_distribution(ours: jax.Array, theirs: np.ndarray) -> None:
