@@ -1,7 +1,7 @@
 """One declaration per weight: shape, logical axes and initialiser stand where the layer is built.
 
 From that single place follow the abstract model (shapes without memory), the sharding of every
-weight (its logical axes through the table in ``placement``), random initialisation, and the target
+weight (its logical axes through the table in ``sharding``), random initialisation, and the target
 that a checkpoint is restored into.
 """
 

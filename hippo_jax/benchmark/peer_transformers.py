@@ -34,9 +34,7 @@ class TransformersPeer:
             )
         arrays = values(model)
         state = {
-            tensor.name: torch.from_numpy(
-                np.ascontiguousarray(tensor.to_file(np.asarray(arrays[path])))
-            )
+            tensor.name: torch.from_numpy(np.array(tensor.to_file(np.asarray(arrays[path]))))
             for path, tensor in model.family.hf_tensors(model.config).items()
         }
         peer.load_state_dict(state, strict=False, assign=True)

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from hippo_jax.errors import HippoError
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the arguments of ``hippo bench``."""
@@ -15,12 +17,14 @@ def add_parser(subparsers: Any) -> None:
         help="measure speed, beside transformers if asked",
         description=(
             "Measure prefill and decoding of a model with random weights (about 130 M parameters, "
-            "1568 visual tokens). With --startup: the embedded command from a cold start."
+            "1568 visual tokens). With --pair: a pair's target beside its draft. With --startup: "
+            "the embedded command from a cold start."
         ),
     )
     parser.add_argument(
         "--peer", choices=("transformers",), help="measure it too, on the same weights"
     )
+    parser.add_argument("--pair", metavar="NAME", help="target and draft of a pair instead")
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--startup", action="store_true", help="time the embedded command instead")
@@ -29,6 +33,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when done."""
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if args.peer and (args.pair or args.startup):
+        raise HippoError("--peer goes with the random model only; leave out --pair and --startup")
     if args.startup:
         from hippo_jax.benchmark.startup import measure_startup
 
@@ -39,14 +49,13 @@ def run(args: argparse.Namespace) -> int:
             for name, found in outcome.items()
         )
     else:
-        from hippo_jax.benchmark.decoding import as_table, compare
+        from hippo_jax.benchmark.decoding import as_table, compare, compare_roles
 
-        outcome = compare(
-            new_tokens=args.new_tokens,
-            repeats=args.repeats,
-            peer=args.peer,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
-        )
+        sizes = {"new_tokens": args.new_tokens, "repeats": args.repeats, "report": report}
+        if args.pair:
+            outcome = compare_roles(pair=args.pair, **sizes)
+        else:
+            outcome = compare(peer=args.peer, **sizes)
         table = as_table(outcome)
     print(json.dumps(outcome) if args.json else table)
     return 0

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -142,13 +143,19 @@ def _size(path: Path) -> int:
         return 0
 
 
+@contextlib.contextmanager
+def no_fork_warning() -> Iterator[None]:
+    """imageio-ffmpeg starts programs by a fork, of which jax warns; the child only executes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        yield
+
+
 def _executable() -> str:
     try:
         import imageio_ffmpeg
 
-        with warnings.catch_warnings():
-            # It tries the program with a fork, of which jax warns; the child only executes.
-            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        with no_fork_warning():
             program = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise HippoError(_NO_FFMPEG.format(error)) from None

@@ -43,15 +43,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def save_progress(path: Path, progress: Progress) -> None:
-    """Weights, moments and step of a stage."""
-    groups = {
-        "weights": progress.weights,
-        "first": progress.state.first,
-        "second": progress.state.second,
-    }
+    """Weights, the optimizer's moments and step of a stage."""
+    state = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(progress.state))}
     arrays = {
         f"{group}/{name}": np.asarray(jax.device_get(value))
-        for group, tree in groups.items()
+        for group, tree in (("weights", progress.weights), ("state", state))
         for name, value in tree.items()
     }
     arrays["step"] = np.array([progress.step, progress.total])
@@ -61,13 +57,20 @@ def save_progress(path: Path, progress: Progress) -> None:
 def load_progress(path: Path) -> Progress:
     """What `save_progress` wrote."""
     arrays = load_arrays(path)
-    step, total = (int(v) for v in arrays.pop("step"))
-    groups: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
-    for key, value in arrays.items():
-        group, name = key.split("/", 1)
-        groups[group][name] = jnp.asarray(value)
-    state = OptimizerState(groups["first"], groups["second"], jnp.asarray(step, jnp.int32))
-    return Progress(groups["weights"], state, step, total)
+    try:
+        step, total = (int(v) for v in arrays.pop("step"))
+        weights = {
+            key.removeprefix("weights/"): jnp.asarray(value)
+            for key, value in arrays.items()
+            if key.startswith("weights/")
+        }
+        shapes, structure = jax.tree.flatten(jax.eval_shape(initial_state, weights))
+        leaves = [jnp.asarray(arrays[f"state/{i}"]) for i in range(len(shapes))]
+    except KeyError as error:
+        raise HippoError(
+            f"{path} was written by another version; delete it to train anew"
+        ) from error
+    return Progress(weights, jax.tree.unflatten(structure, leaves), step, total)
 
 
 def fresh(weights: Weights, total: int) -> Progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hippo_jax.inputs.ffmpeg_process import no_fork_warning
 from hippo_jax.training.domain import FPS
 
 QUALITY = 8  # of imageio-ffmpeg, 0 to 10: nearly transparent, about 100 kB a clip
@@ -22,7 +23,8 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: float = FPS) -> None:
     writer = imageio_ffmpeg.write_frames(
         str(temporary), (width, height), fps=fps, quality=QUALITY, macro_block_size=1
     )
-    writer.send(None)
+    with no_fork_warning():
+        writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))
     writer.close()
@@ -34,7 +36,8 @@ def read_clip(path: str | Path) -> np.ndarray:
     import imageio_ffmpeg
 
     reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["size"]
+    with no_fork_warning():
+        width, height = next(reader)["size"]
     frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
     return np.stack(frames)
 

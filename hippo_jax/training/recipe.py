@@ -35,12 +35,12 @@ class Recipe:
     seed: int = 0
     vision_steps: int = 450
     vision_batch: int = 8
-    joint_steps: int = 2200
+    joint_steps: int = 1200
     joint_batch: int = 8
-    draft_steps: int = 500
+    draft_steps: int = 350
     draft_batch: int = 16
-    subset_share: float = 0.5  # of stage 2 works with a part of the visual tokens
-    watch_every: int = 250
+    subset_share: float = 0.6  # of stage 2 works with a part of the visual tokens
+    watch_every: int = 200
 
 
 def skeletons() -> dict[str, Skeleton]:

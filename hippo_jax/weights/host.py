@@ -14,8 +14,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from hippo_jax.architectures.sharding import automatic, weight_sharding
 from hippo_jax.errors import HippoError
-from hippo_jax.placement.sharding import automatic, weight_sharding
 
 Array = np.ndarray[Any, Any]
 Index = tuple[slice, ...]

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from hippo_jax.architectures.parameters import declared, with_values
+from hippo_jax.architectures.sharding import automatic
 from hippo_jax.architectures.video_lm import VideoLM, abstract_model
-from hippo_jax.placement.sharding import automatic
 from hippo_jax.weights import converted
 from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
 from hippo_jax.weights.host import default_device, default_dtype, parse_dtype, place

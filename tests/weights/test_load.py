@@ -13,8 +13,8 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 from hippo_jax.architectures.parameters import declared, values
+from hippo_jax.architectures.sharding import SPLIT_AXES
 from hippo_jax.errors import HippoError
-from hippo_jax.placement.sharding import SPLIT_AXES
 from hippo_jax.weights.host import default_dtype
 from hippo_jax.weights.load import load_model
 
