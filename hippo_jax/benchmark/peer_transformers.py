@@ -34,7 +34,9 @@ class TransformersPeer:
             )
         arrays = values(model)
         state = {
-            tensor.name: torch.from_numpy(np.array(tensor.to_file(np.asarray(arrays[path]))))
+            tensor.name: torch.from_numpy(
+                np.array(tensor.to_file(np.asarray(arrays[path])), order="C")
+            )
             for path, tensor in model.family.hf_tensors(model.config).items()
         }
         peer.load_state_dict(state, strict=False, assign=True)
