@@ -1,6 +1,7 @@
 """Prompts: tokenizer, chat template, and placeholders repeated once for each visual token."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,10 +38,10 @@ def load_tokenizer(directory: str | Path) -> Any:
             f"{directory} has no tokenizer (tokenizer.json, or vocab.json and merges.txt); "
             "copy it from the checkpoint's repository"
         )
-    from transformers import AutoTokenizer
+    auto_tokenizer = _auto_tokenizer()
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        tokenizer = auto_tokenizer.from_pretrained(str(directory), local_files_only=True)
         template = _read_template(directory)
     except Exception as error:
         raise HippoError(
@@ -49,6 +50,21 @@ def load_tokenizer(directory: str | Path) -> Any:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def _auto_tokenizer() -> Any:
+    """``transformers.AutoTokenizer``, without its advice that models need torch: ours do not."""
+    quiet = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(quiet)
+    os.environ[quiet] = "1"
+    try:
+        from transformers import AutoTokenizer
+    finally:
+        if before is None:
+            del os.environ[quiet]
+        else:
+            os.environ[quiet] = before
+    return AutoTokenizer
 
 
 def encode_row(
