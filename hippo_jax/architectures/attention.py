@@ -134,7 +134,8 @@ def cached_attention(
         q, k, v: the block's projections, ``[B, Q, N | K, H]``; token i sees block slots <= i.
         layer: this layer's keys and values, read only.
         prompt_lengths: int32 ``[B]``, prompt slots that hold a row's own tokens.
-        tail_lengths: int32 ``[B]``, tail slots that are valid. Slots past it may hold anything.
+        tail_lengths: int32 ``[B]``, tail slots that are valid. Slots past it may hold any finite
+            number.
 
     The three parts meet in one softmax; only their scores are concatenated, never keys. Returns
     ``[B, Q, N, H]``.

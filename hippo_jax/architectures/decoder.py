@@ -163,6 +163,4 @@ class Decoder(nnx.Module):
         if self.head is None:
             table = self.embedding[...]
             return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
-        return jnp.einsum(
-            "...d,dv->...v", x, self.head.kernel[...], preferred_element_type=jnp.float32
-        )
+        return self.head(x, out_dtype=jnp.float32)

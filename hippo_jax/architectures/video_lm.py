@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hippo_jax.architectures import cache as kv
@@ -79,6 +80,12 @@ class VideoLM(nnx.Module):
         if last:
             columns = jnp.asarray(inputs.lengths)[:, None] - 1
         elif positions is not None:
+            if not inside and not isinstance(positions, jax.core.Tracer):
+                asked = np.asarray(positions)
+                if asked.ndim != 2 or asked.min() < 0 or asked.max() >= int(inputs.width):
+                    raise HippoError(
+                        f"positions must be [batch, n] columns from 0 to {int(inputs.width) - 1}"
+                    )
             columns = jnp.asarray(positions, jnp.int32) - shift
         elif inside:
             columns = jnp.broadcast_to(
@@ -86,13 +93,20 @@ class VideoLM(nnx.Module):
             )
         else:
             columns = jnp.arange(int(inputs.width))[None, :] - shift
-        return _logits_at(self, inputs, jnp.maximum(columns, 0))
+        # Padding columns, left or right, answer for the nearest column that there is.
+        return _logits_at(self, inputs, jnp.clip(columns, 0, inputs.token_ids.shape[1] - 1))
 
-    def encode_video(self, inputs: ModelInputs) -> jax.Array | None:
-        """Projected visual tokens ``[N, D]`` of all videos and images, or ``None``."""
+    def encode_video(self, inputs: ModelInputs, *, draft: bool = False) -> jax.Array | None:
+        """Projected visual tokens ``[N, D]`` of all videos and images, or ``None``.
+
+        ``draft``: this model is the draft of the pair that ``inputs`` were prepared for, whose
+        tower may cut windows otherwise.
+        """
         if inputs.vision is None:
             return None
-        return self.vision(inputs.vision.pixels, inputs.vision.layout)
+        vision = inputs.vision
+        own = vision.draft_layout if draft and vision.draft_layout is not None else vision.layout
+        return self.vision(vision.pixels, own)
 
     def embed_prompt(self, inputs: ModelInputs, visual: jax.Array | None) -> jax.Array:
         """Token embeddings ``[B, T, D]`` with visual tokens in their places."""

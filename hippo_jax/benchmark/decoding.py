@@ -13,6 +13,7 @@ import numpy as np
 from hippo_jax.architectures.parameters import count
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.measure import Summary, interleave, machine, plain
+from hippo_jax.benchmark.peer_transformers import require_torch
 from hippo_jax.benchmark.shapes import random_prompt, random_video_lm, small
 from hippo_jax.decoding.generate import Settings, decode_loop, prefill_state
 from hippo_jax.errors import HippoError
@@ -31,8 +32,10 @@ def compare(
 
     ``"same_tokens"`` says whether both gave the same greedy tokens.
     """
-    _check(new_tokens, repeats)
+    if peer == "transformers":
+        require_torch()
     model = random_video_lm(small())
+    _check(new_tokens, repeats, model)
     inputs, row = random_prompt(model, GRID)
     report(f"{count(model) / 1e6:.0f} M parameters, {len(row.ids)} prompt tokens")
     tokens: dict[str, list[int]] = {}
@@ -66,8 +69,8 @@ def compare_roles(
     """
     from hippo_jax.placement.pair import load_pair
 
-    _check(new_tokens, repeats)
     models = load_pair(pair)
+    _check(new_tokens, repeats, models.target)
     inputs = prepare_inputs(models, clip(), "Describe the video.")
     tokens: dict[str, list[int]] = {}
     runs = {
@@ -89,9 +92,10 @@ def compare_roles(
     }
 
 
-def _check(new_tokens: int, repeats: int) -> None:
-    if new_tokens < 2 or repeats < 1:
-        raise HippoError("the benchmark needs at least 2 new tokens and 1 repeat")
+def _check(new_tokens: int, repeats: int, model: VideoLM) -> None:
+    longest = model.config.text.max_positions // 2
+    if not 2 <= new_tokens <= longest or repeats < 1:
+        raise HippoError(f"the benchmark needs 2 to {longest} new tokens and at least 1 repeat")
 
 
 def _ours(model: VideoLM, inputs: ModelInputs, new_tokens: int, tokens: dict) -> Run:

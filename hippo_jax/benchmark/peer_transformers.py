@@ -14,18 +14,24 @@ from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import Row
 
 
+def require_torch() -> Any:
+    """The module, or one line that says how to get it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise HippoError(
+            "the peer needs torch: install it with pip install 'hippo-jax[peer]'"
+        ) from error
+    return torch
+
+
 class TransformersPeer:
     """A ``Qwen2_5_VLForConditionalGeneration`` that holds the very numbers of one of our models."""
 
     def __init__(self, model: VideoLM, threads: int) -> None:
-        try:
-            import torch
-            from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-        except ImportError as error:
-            raise HippoError(
-                "the peer needs torch: install it with pip install 'hippo-jax[peer]'"
-            ) from error
-        self.torch = torch
+        self.torch = torch = require_torch()
+        from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
         torch.set_num_threads(threads)
         config = Qwen2_5_VLConfig(**hf_config(model.config))
         with torch.device("meta"):
@@ -39,7 +45,10 @@ class TransformersPeer:
             )
             for path, tensor in model.family.hf_tensors(model.config).items()
         }
-        peer.load_state_dict(state, strict=False, assign=True)
+        missing, unexpected = peer.load_state_dict(state, strict=False, assign=True)
+        if set(missing) - {"lm_head.weight"} or unexpected:
+            raise HippoError(f"transformers names other weights: {missing[:3]} {unexpected[:3]}")
+        peer.tie_weights()
         # Rotary tables are buffers that the meta device left empty: build them again.
         for module in peer.modules():
             if hasattr(module, "inv_freq") and hasattr(module, "config"):
@@ -109,6 +118,9 @@ def hf_config(config: VideoLMConfig) -> dict[str, Any]:
             "out_hidden_size": vision.out_hidden_size,
             "fullatt_block_indexes": list(vision.full_attention_layers),
             "window_size": vision.window_size,
+            "patch_size": vision.patch_size,
+            "temporal_patch_size": vision.temporal_patch_size,
+            "spatial_merge_size": vision.merge_size,
             "tokens_per_second": int(config.tokens_per_second),
         },
         "image_token_id": config.image_token_id,

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Any
 
+from hippo_jax.errors import HippoError
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the arguments of ``hippo convert``."""
@@ -30,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """Convert, with progress on stderr; 0 when the destination is complete."""
     from hippo_jax.weights.convert import convert
 
+    if not args.destination:
+        raise HippoError("DESTINATION is empty; name a new or empty directory")
     place = convert(
         args.source,
         args.destination,

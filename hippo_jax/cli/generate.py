@@ -86,6 +86,8 @@ def _sampler(args: argparse.Namespace) -> Any:
         raise HippoError(f"--max-new-tokens must be at least 1, got {args.max_new_tokens}")
     if args.fps is not None and args.num_frames is not None:
         raise HippoError("give --fps or --num-frames, not both")
+    if args.temperature is not None and args.temperature <= 0:
+        raise HippoError("--temperature must be above 0; leave it out for the likeliest tokens")
     if args.temperature is None and args.top_p is None:
         return Greedy()
     temperature = 1.0 if args.temperature is None else args.temperature
@@ -100,7 +102,7 @@ def _source(args: argparse.Namespace) -> str:
         if args.pair is not None:
             raise HippoError("give --pair or --target, not both")
         return args.target
-    return str(checkpoint_directory(args.pair or EMBEDDED_PAIR, "target"))
+    return str(checkpoint_directory(EMBEDDED_PAIR if args.pair is None else args.pair, "target"))
 
 
 def _video(args: argparse.Namespace) -> str:
@@ -109,8 +111,13 @@ def _video(args: argparse.Namespace) -> str:
 
     if args.video is None:
         return str(clip())
+    if not args.video:
+        raise HippoError("VIDEO is empty; give a file or a folder, or leave it out")
     if not Path(args.video).exists():
-        raise HippoError(f"there is no file or folder {args.video}; check the path")
+        raise HippoError(
+            f"there is no file or folder {args.video}; check the path (the video comes before the "
+            "prompt, and a URL must be downloaded first)"
+        )
     return args.video
 
 
@@ -118,7 +125,13 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
     import jax
     import numpy as np
 
-    from hippo_jax.decoding.generate import Generation, decode_loop, make_settings, prefill_state
+    from hippo_jax.decoding.generate import (
+        KEY_INSIDE,
+        Generation,
+        decode_loop,
+        make_settings,
+        prefill_state,
+    )
     from hippo_jax.inputs.prepare import prepare_inputs
     from hippo_jax.weights.load import load_model
 
@@ -137,7 +150,7 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
     visual_tokens = int(inputs.visual_tokens.sum())
     # The key is made inside the programs from the seed, which spares a program of its own.
     settings, limit = make_settings(
-        model, inputs, args.max_new_tokens, None, sampler, _NO_KEY_YET, None
+        model, inputs, args.max_new_tokens, None, sampler, KEY_INSIDE, None
     )
     tokenizer = model.tokenizer
     loaded = time.perf_counter()
@@ -170,7 +183,7 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
         "schedule": args.schedule,
         "visual_tokens": visual_tokens,
         "kept_visual_tokens": visual_tokens,
-        "stats": None,
+        "stats": dict.fromkeys(_STATS),  # counters of speculation: plain decoding has none
         "seconds": {
             "load": loaded - begin,
             "compile": compiled - loaded,
@@ -181,4 +194,4 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
     }
 
 
-_NO_KEY_YET: Any = 0
+_STATS = ("rounds", "mat", "mat_with_correction", "tokens_per_round", "acceptance_rate")

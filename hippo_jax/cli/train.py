@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Train or evaluate; 0 when done."""
     if args.evaluate is not None:
         return _evaluate(args)
-    if args.output is None:
+    if not args.output:
         raise HippoError("say where to write: hippo train --output DIR")
     from hippo_jax.training.export import export_pair
     from hippo_jax.training.recipe import recipe_with, train

@@ -82,7 +82,9 @@ def _commit(
     """Append ``token [B]`` to the rows that still run."""
     running = ~state.done
     written = jnp.where(running, token, settings.pad)
-    tokens = jax.lax.dynamic_update_slice(state.tokens, written[:, None], (0, state.step))
+    tokens = jax.lax.dynamic_update_slice(
+        state.tokens, written[:, None], (jnp.int32(0), state.step)
+    )
     lengths = state.lengths + running
     ended = jnp.isin(token, jnp.array(settings.eos, jnp.int32)) if settings.eos else False
     seen = state.seen
@@ -184,10 +186,16 @@ def make_settings(
         raise HippoError(f"sampling must be Greedy() or Sampling(...), got {sampling!r}")
     if isinstance(sampler, Sampling) and key is None:
         raise HippoError("sampling needs a key: pass key=jax.random.key(seed)")
-    eos = model.config.eos_token_ids if eos_token_ids is None else tuple(eos_token_ids)
+    if not isinstance(model, VideoLM):
+        raise HippoError(f"generate takes one VideoLM, got {type(model).__name__}; use pair.target")
+    if isinstance(sampler, Sampling):
+        _check_key(key)
+    eos = _eos_ids(model, eos_token_ids)
+    if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int)):
+        raise HippoError(f"capacity must be a whole number, got {capacity!r}")
     traced = isinstance(max_new_tokens, jax.core.Tracer)
     if not traced:
-        wanted = int(max_new_tokens)
+        wanted = _whole_number(max_new_tokens)
         if wanted < 1:
             raise HippoError(f"max_new_tokens must be at least 1, got {wanted}")
         if capacity is not None and wanted > capacity:
@@ -203,10 +211,59 @@ def make_settings(
         capacity = capacity or bucket(wanted, 32)
     elif capacity is None:
         raise HippoError("max_new_tokens is traced, so give the static capacity=")
-    if capacity is None or capacity < 1:
-        raise HippoError(f"capacity must be at least 1, got {capacity}")
+    elif not jnp.issubdtype(max_new_tokens.dtype, jnp.integer):
+        raise HippoError(f"max_new_tokens must be a whole number, got {max_new_tokens.dtype}")
+    if capacity is None or not 1 <= capacity <= model.config.text.max_positions:
+        raise HippoError(
+            f"capacity must be from 1 to the model's {model.config.text.max_positions} positions, "
+            f"got {capacity}"
+        )
     limit = jnp.minimum(max_new_tokens, capacity) if traced else np.int32(max_new_tokens)
-    return Settings(capacity, sampler, tuple(int(i) for i in eos), model.config.pad_token_id), limit
+    return Settings(capacity, sampler, eos, model.config.pad_token_id), limit
+
+
+KEY_INSIDE: Any = object()
+"""In place of a key: the caller makes it from a seed inside its own program."""
+
+
+def _whole_number(max_new_tokens: Any) -> int:
+    array = np.asarray(max_new_tokens)
+    if array.ndim or array.dtype.kind not in "iu":
+        raise HippoError(f"max_new_tokens must be one whole number, got {max_new_tokens!r}")
+    return int(array)
+
+
+def _eos_ids(model: VideoLM, given: Any) -> tuple[int, ...]:
+    known = model.config.text.vocab_size
+    if given is None:  # a checkpoint may name ids that its head does not have: never drawn
+        return tuple(i for i in model.config.eos_token_ids if 0 <= i < known)
+    ids = given
+    if not isinstance(ids, (tuple, list)) or any(
+        isinstance(i, bool) or not isinstance(i, (int, np.integer)) or not 0 <= i < known
+        for i in ids
+    ):
+        raise HippoError(
+            f"eos_token_ids must be a tuple of ids from 0 to {known - 1}, or () to never stop; "
+            f"got {ids!r}"
+        )
+    return tuple(int(i) for i in ids)
+
+
+def _check_key(key: Any) -> None:
+    """Noise must not depend on batch mates, which only threefry keys promise under ``vmap``."""
+    if key is KEY_INSIDE:
+        return
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise HippoError(f"key must be made by jax.random.key(seed), got {type(key).__name__}")
+    if key.ndim != (0 if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
+        raise HippoError(f"key must be one key, got an array of shape {key.shape}")
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    kind = str(jax.random.key_impl(key if typed else jax.random.wrap_key_data(jnp.asarray(key))))
+    if "threefry" not in kind:
+        raise HippoError(
+            f"keys of kind {kind} draw differently in batches; use "
+            "jax.random.key(seed, impl='threefry2x32')"
+        )
 
 
 def generate(
@@ -223,7 +280,8 @@ def generate(
 
     Args:
         max_new_tokens: tokens a row may get, 128 by default; may be traced (then give
-            ``capacity``). Another limit in the same capacity compiles nothing.
+            ``capacity``, which it cannot exceed). Another limit in the same capacity compiles
+            nothing.
         capacity: static size of the result; by default the bucket of ``max_new_tokens``.
         sampling: ``Greedy()`` (default) or ``Sampling(...)``, which needs ``key``.
         key: ``jax.random.key``; one key gives one result.

@@ -24,8 +24,12 @@ TARGET_ROLE: Role = 0
 MASKED = -1e30
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_penalty(penalty: float) -> None:
-    if not (math.isfinite(penalty) and penalty > 0):
+    if not (_is_number(penalty) and penalty > 0):
         raise HippoError(f"repetition_penalty must be a positive number, got {penalty!r}")
 
 
@@ -69,14 +73,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check_penalty(self.repetition_penalty)
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
+        # Below this, float32 cannot divide by it.
+        if not (_is_number(self.temperature) and self.temperature > 1e-30):
             raise HippoError(
                 f"temperature must be above 0, got {self.temperature!r}; use Greedy() for the most "
                 "likely tokens"
             )
         if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
             raise HippoError(f"top_k must be a whole number, 0 for all tokens, got {self.top_k!r}")
-        if not 0 < self.top_p <= 1:
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise HippoError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         if self.coupling not in ("gumbel", "maximal"):
             raise HippoError(f"coupling must be 'gumbel' or 'maximal', got {self.coupling!r}")

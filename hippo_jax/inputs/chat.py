@@ -1,5 +1,6 @@
 """Prompts: tokenizer, chat template, and placeholders repeated once for each visual token."""
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,16 @@ from hippo_jax.inputs.model_inputs import Media, Row
 from hippo_jax.inputs.processor import ProcessorConfig
 
 Messages = Sequence[Mapping[str, Any]]
+
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 class SpecialTokens(Protocol):
@@ -33,6 +44,13 @@ def load_tokenizer(directory: str | Path) -> Any:
     own. HippoError if there is no tokenizer or it cannot be read.
     """
     directory = Path(directory)
+    files = (directory / name for name in _TOKENIZER_FILES)
+    return _load_tokenizer(directory, tuple(f.stat().st_mtime_ns for f in files if f.is_file()))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_tokenizer(directory: Path, times: tuple[int, ...]) -> Any:
+    """Kept, because a large one takes seconds; ``times`` tell when its files changed."""
     if not (directory / "tokenizer.json").is_file() and not (directory / "vocab.json").is_file():
         raise HippoError(
             f"{directory} has no tokenizer (tokenizer.json, or vocab.json and merges.txt); "

@@ -84,8 +84,8 @@ class ModelInputs:
 
         ``input_ids`` and ``attention_mask`` ``[B, T]`` (padded left or right),
         ``pixel_values_videos`` with ``video_grid_thw`` and ``second_per_grid_ts``,
-        ``pixel_values`` with ``image_grid_thw``. ``mm_token_type_ids`` is not needed. Raises
-        ``HippoError`` where they do not fit each other.
+        ``pixel_values`` with ``image_grid_thw``. A missing ``second_per_grid_ts`` is 1;
+        ``mm_token_type_ids`` is not needed. Raises ``HippoError`` where they do not fit each other.
         """
         from hippo_jax.inputs.prepare import rows_from_hf, target_and_draft
 
@@ -193,13 +193,14 @@ def _check_row(config: Any, row: Row) -> None:
         raise HippoError("a prompt is empty; give at least one token")
     if row.ids.min() < 0 or row.ids.max() >= config.text.vocab_size:
         raise HippoError(
-            f"the prompt holds token {int(row.ids.max())}, but the model knows "
-            f"{config.text.vocab_size} tokens; tokenizer and model do not belong together"
+            f"the prompt holds tokens from {int(row.ids.min())} to {int(row.ids.max())}, but the "
+            f"model knows {config.text.vocab_size} tokens; tokenizer and model do not belong "
+            "together"
         )
     if len(row.ids) > config.text.max_positions:
         raise HippoError(
             f"the prompt has {len(row.ids)} tokens, the model allows {config.text.max_positions}; "
-            "use fewer frames or a smaller max_pixels"
+            "use a shorter prompt, fewer frames or a smaller max_pixels"
         )
 
 
@@ -239,6 +240,14 @@ def _vision(
     if not media:
         return None
     vision = model.config.vision
+    for item in media:
+        if item.pixels.shape[1:] != (vision.patch_dim,):
+            raise HippoError(
+                f"a {item.kind} has patches of shape {item.pixels.shape[1:]}, the vision tower "
+                f"takes {vision.patch_dim} numbers; processor and model do not belong together"
+            )
+        if not np.isfinite(item.pixels).all():
+            raise HippoError(f"a {item.kind} has pixels that are not finite; check its source")
     patches = tokens * vision.merge_size**2
     pixels = np.zeros((patches, media[0].pixels.shape[1]), np.float32)
     given = np.concatenate([item.pixels for item in media])

@@ -56,10 +56,20 @@ def prepare_inputs(
             "this model was made without files, so it has no processor; use ModelInputs.from_hf"
         )
     processor = ProcessorConfig.from_directory(model.source)
+    for name in ("patch_size", "temporal_patch_size", "merge_size"):
+        if getattr(processor, name) != getattr(model.config.vision, name):
+            raise HippoError(
+                f"the preprocessor files say {name} {getattr(processor, name)}, config.json "
+                f"{getattr(model.config.vision, name)}; they do not belong together"
+            )
     if max_pixels is not None:
         processor = processor.with_max_pixels(max_pixels)
     tokenizer = load_tokenizer(model.source)
     videos, prompts = _rows(video, prompt)
+    if any(isinstance(text, str) and not text.strip() for text in prompts):
+        raise HippoError("a prompt is empty; ask something, for example 'Describe the video.'")
+    if any(isinstance(item, str) and not item for items in videos for item in items):
+        raise HippoError("the path of a video is empty; give a file or a folder, or None")
     sampling = {"fps": fps, "num_frames": num_frames, "start": start, "end": end}
     read: dict[int, Media] = {}  # a video that serves many rows is decoded once
 
@@ -117,16 +127,26 @@ def _rows(video: Any, prompt: Any) -> tuple[list[list[Any]], list[Any]]:
 
 def rows_from_hf(model: Any, mapping: Mapping[str, Any]) -> tuple[list[Row], list[int], int]:
     """Rows, left padding and width from an HF processor's arrays, under its own keys."""
-    arrays = {key: np.asarray(value) for key, value in mapping.items() if value is not None}
+    if not isinstance(mapping, Mapping):
+        raise HippoError(f"from_hf takes a processor's mapping, got {type(mapping).__name__}")
+    try:
+        arrays = {key: np.asarray(value) for key, value in mapping.items() if value is not None}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HippoError(f"the mapping holds what is no array: {error}") from error
     if "input_ids" not in arrays or arrays["input_ids"].ndim != 2:
         raise HippoError("the mapping needs input_ids of shape [batch, tokens]")
-    ids = arrays["input_ids"].astype(np.int64)
+    ids = arrays["input_ids"]
+    if ids.dtype.kind not in "iu":
+        raise HippoError(f"input_ids must be whole numbers, got {ids.dtype}")
+    known = model.config.text.vocab_size
+    if ids.size == 0 or ids.min() < 0 or ids.max() >= known:
+        raise HippoError(f"input_ids must be at least one token a row, each from 0 to {known - 1}")
     mask = arrays.get("attention_mask", np.ones_like(ids)).astype(bool)
     if mask.shape != ids.shape:
         raise HippoError(f"attention_mask {mask.shape} and input_ids {ids.shape} differ in shape")
-    videos = _media(arrays, "video", "pixel_values_videos", "video_grid_thw")
-    images = _media(arrays, "image", "pixel_values", "image_grid_thw")
     config, merge = model.config, model.config.vision.merge_size
+    videos = _media(arrays, "video", "pixel_values_videos", "video_grid_thw", merge)
+    images = _media(arrays, "image", "pixel_values", "image_grid_thw", merge)
     rows, padding = [], []
     for row, valid in zip(ids, mask, strict=True):
         columns = np.flatnonzero(valid)
@@ -155,19 +175,33 @@ def rows_from_hf(model: Any, mapping: Mapping[str, Any]) -> tuple[list[Row], lis
     return rows, padding, ids.shape[1]
 
 
-def _media(arrays: Mapping[str, np.ndarray], kind: str, pixels: str, grids: str) -> list[Media]:
+def _media(
+    arrays: Mapping[str, np.ndarray], kind: str, pixels: str, grids: str, merge: int
+) -> list[Media]:
     if grids not in arrays and pixels not in arrays:
         return []
     if grids not in arrays or pixels not in arrays:
         raise HippoError(f"{pixels} and {grids} go together; the mapping has only one of them")
-    found = [(int(t), int(h), int(w)) for t, h, w in arrays[grids]]
+    table = arrays[grids]
+    if table.ndim != 2 or table.shape[1] != 3 or table.dtype.kind not in "iu" or table.min() < 1:
+        raise HippoError(f"{grids} must be positive whole numbers [n, 3] (t, h, w in patches)")
+    if (table[:, 1:] % merge).any():
+        raise HippoError(f"{grids} has heights or widths that {merge} does not divide")
+    found = [(int(t), int(h), int(w)) for t, h, w in table]
     counts = [t * h * w for t, h, w in found]
-    given = arrays[pixels].astype(np.float32)
+    given = arrays[pixels]
+    if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
+        raise HippoError(f"{pixels} must be numbers, got {given.dtype}")
+    given = given.astype(np.float32)
     if given.ndim != 2 or sum(counts) != len(given):
         raise HippoError(f"{pixels} has shape {given.shape}, {grids} asks for {sum(counts)} rows")
-    seconds = arrays.get("second_per_grid_ts", np.ones(len(found))) if kind == "video" else None
+    seconds = np.ones(len(found))
+    if kind == "video" and "second_per_grid_ts" in arrays:
+        seconds = arrays["second_per_grid_ts"].astype(np.float64)
+    if seconds.shape != (len(found),) or not ((seconds > 0) & (seconds < 1e6)).all():
+        raise HippoError("second_per_grid_ts must be one positive number of seconds a video")
     parts = np.split(given, np.cumsum(counts)[:-1])
     return [
-        Media(kind, part, grid, 1.0 if seconds is None else float(seconds[i]))
-        for i, (part, grid) in enumerate(zip(parts, found, strict=True))
+        Media(kind, part, grid, float(second))
+        for part, grid, second in zip(parts, found, seconds, strict=True)
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
 from hippo_jax.weights.load import load_model
@@ -58,7 +59,8 @@ def load_pair(
         dtype: as for ``load_model``.
 
     Raises:
-        HippoError: unknown name, a role missing, models of different families or vocabularies.
+        HippoError: unknown name, a role missing, models that cannot share inputs (families, special
+            ids, patches, time scale), a loaded model elsewhere than its placement says.
     """
     placement = placement or Placement()
     if name is not None:
@@ -73,10 +75,45 @@ def load_pair(
         raise HippoError("a pair needs a name, or both target= and draft=")
 
     def load(source: Any, mesh: jax.sharding.Mesh | None) -> VideoLM:
-        return source if isinstance(source, VideoLM) else load_model(source, dtype=dtype, mesh=mesh)
+        if not isinstance(source, VideoLM):
+            return load_model(source, dtype=dtype, mesh=mesh)
+        homes = {d for leaf in jax.tree.leaves(source) for d in leaf.devices()}
+        if mesh is not None and homes != set(mesh.devices.flat):
+            raise HippoError(
+                "a loaded model is not on the mesh that the placement names; load it with "
+                "load_model(mesh=...), or give its source"
+            )
+        return source
 
     pair = ModelPair(load(target, placement.target), load(draft, placement.draft), placement)
-    families = pair.target.config.family, pair.draft.config.family
-    if families[0] != families[1]:
-        raise HippoError(f"target is {families[0]} and draft {families[1]}; use one family")
+    _check_fit(pair.target.config, pair.draft.config)
     return pair
+
+
+# What one set of inputs fixes for both models. Vocabularies may be padded differently.
+_SHARED = (
+    "family",
+    "image_token_id",
+    "video_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "tokens_per_second",
+    "text_position_rule",
+)
+_SHARED_VISION = ("patch_size", "temporal_patch_size", "merge_size", "in_channels")
+
+
+def _check_fit(target: VideoLMConfig, draft: VideoLMConfig) -> None:
+    """Refuse a pair that cannot be fed the same inputs."""
+    values = [(name, getattr(target, name), getattr(draft, name)) for name in _SHARED]
+    if target.family == draft.family:
+        values += [
+            (name, getattr(target.vision, name), getattr(draft.vision, name))
+            for name in _SHARED_VISION
+        ]
+    for name, ours, theirs in values:
+        if ours != theirs:
+            raise HippoError(
+                f"target and draft do not fit: {name} is {ours} and {theirs}; use two sizes of one "
+                "model"
+            )

@@ -192,10 +192,8 @@ def recipe_with(fields: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe
             values[name] = type(known[name])(value)
         except ValueError:
             raise HippoError(f"recipe field {name}: {value!r} is not a number") from None
+    for name, value in values.items():
+        lowest, highest = (0, 1) if name == "subset_share" else (name != "seed", 10**9)
+        if not lowest <= value <= highest:
+            raise HippoError(f"recipe field {name}: {value} must lie from {lowest:d} to {highest}")
     return Recipe(**values)
-
-
-if __name__ == "__main__":
-    import sys
-
-    train(Path(sys.argv[1]), recipe_with({}, sys.argv[2:]))

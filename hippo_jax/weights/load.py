@@ -11,6 +11,7 @@ import numpy as np
 from hippo_jax.architectures.parameters import declared, with_values
 from hippo_jax.architectures.sharding import automatic
 from hippo_jax.architectures.video_lm import VideoLM, abstract_model
+from hippo_jax.errors import HippoError
 from hippo_jax.weights import converted
 from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
 from hippo_jax.weights.host import default_device, default_dtype, parse_dtype, place
@@ -42,6 +43,8 @@ def load_model(
         HippoError: the source cannot be found, is of an architecture that is not supported, is
             damaged or unfinished, or its tensors do not fit the model (all of them are named).
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise HippoError(f"source must be a directory or a hub id, got {source!r}")
     asked = None if dtype is None else parse_dtype(dtype)
     mesh = None if mesh is None else automatic(mesh)
     directory = locate(source, revision)

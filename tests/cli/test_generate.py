@@ -63,6 +63,8 @@ def test_a_seed_gives_the_same_sample_again(capsys) -> None:
     ("words", "said"),
     [
         (["nowhere.mp4"], "nowhere.mp4"),
+        ([""], "VIDEO is empty"),
+        (["--pair", ""], "pair"),
         (["--fps", "0"], "fps"),
         (["--fps", "2", "--num-frames", "4"], "not both"),
         (["--num-frames", "0"], "num_frames"),

@@ -1,5 +1,7 @@
 """Pairs: loading, what is refused, and their placement as static metadata."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -64,3 +66,33 @@ def test_generate_is_one_program_with_a_loop_and_no_host_in_it(pair) -> None:
     )
     assert "while[" in text
     assert "callback" not in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("video_token_id", 5), ("tokens_per_second", 3.0), ("text_position_rule", "extent")],
+)
+def test_models_that_cannot_share_inputs_are_refused(pair, field: str, value) -> None:
+    other = hj.load_model(resources.checkpoint_directory("demo", "draft"))
+    other.config = dataclasses.replace(other.config, **{field: value})
+    with pytest.raises(hj.HippoError, match=field):
+        hj.load_pair(target=pair.target, draft=other)
+
+
+def test_a_draft_with_other_windows_gets_its_own_layout(pair) -> None:
+    other = hj.load_model(resources.checkpoint_directory("demo", "draft"))
+    vision = dataclasses.replace(other.config.vision, window_size=56, full_attention_layers=(1,))
+    other.config = dataclasses.replace(other.config, vision=vision)
+    other.vision.config = vision
+    both = hj.load_pair(target=pair.target, draft=other)
+    shared = hj.prepare_inputs(both, resources.clip(), "What?")
+    alone = hj.prepare_inputs(other, resources.clip(), "What?")
+    expected = other.encode_video(alone)
+    np.testing.assert_array_equal(other.encode_video(shared, draft=True), expected)
+    assert not np.allclose(other.encode_video(shared), expected)
+
+
+def test_a_loaded_model_must_be_where_the_placement_says(pair) -> None:
+    mesh = jax.make_mesh((2,), ("tp",), devices=jax.devices()[2:4])
+    with pytest.raises(hj.HippoError, match="mesh"):
+        hj.load_pair(target=pair.target, draft=pair.draft, placement=hj.Placement(draft=mesh))

@@ -56,6 +56,9 @@ def test_recipe_overrides():
     assert recipe_with({"seed": 3}, ["joint_steps=5"]) == Recipe(seed=3, joint_steps=5)
     with pytest.raises(HippoError, match="no field"):
         recipe_with({}, ["nonsense=1"])
+    for wrong in ("joint_batch=0", "vision_steps=-1", "subset_share=2"):
+        with pytest.raises(HippoError, match=wrong.split("=")[0]):
+            recipe_with({}, [wrong])
     with pytest.raises(HippoError, match="not a number"):
         recipe_with({}, ["joint_steps=many"])
 

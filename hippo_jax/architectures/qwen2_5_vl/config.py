@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,8 @@ def _eos(*sources: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _pad(*sources: Mapping[str, Any]) -> int:
-    return next((int(s["pad_token_id"]) for s in sources if s.get("pad_token_id") is not None), 0)
+    found = next((int(s["pad_token_id"]) for s in sources if s.get("pad_token_id") is not None), 0)
+    return found if 0 <= found < 2**31 else 0  # it only fills what nobody reads
 
 
 def _decoder(config: Mapping[str, Any], text: Mapping[str, Any]) -> DecoderConfig:
@@ -105,7 +107,16 @@ def _decoder(config: Mapping[str, Any], text: Mapping[str, Any]) -> DecoderConfi
     kv_heads = _int(text, "num_key_value_heads", heads)
     # v5 keeps all of RoPE in rope_parameters; hub files split it into rope_scaling and rope_theta.
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", text.get("rope_theta", 1e6))
+    theta = float(rope.get("rope_theta", text.get("rope_theta", 1e6)))
+    eps = float(text.get("rms_norm_eps", 1e-6))
+    for kind in (rope.get("rope_type"), rope.get("type")):
+        if kind not in (None, "default", "mrope"):
+            raise HippoError(
+                f"config.json: RoPE of type {kind!r} is not supported; set it to 'default' to use "
+                "the model within its trained length"
+            )
+    if not (theta > 0 and eps > 0 and math.isfinite(theta) and math.isfinite(eps)):
+        raise HippoError(f"config.json: rope_theta {theta} and rms_norm_eps {eps} must be positive")
     head_dim = text.get("head_dim") or hidden // heads
     section = tuple(int(v) for v in rope.get("mrope_section", ()))
     if hidden % heads or heads % kv_heads or head_dim % 2:
@@ -131,8 +142,8 @@ def _decoder(config: Mapping[str, Any], text: Mapping[str, Any]) -> DecoderConfi
         num_kv_heads=kv_heads,
         head_dim=int(head_dim),
         intermediate_size=_int(text, "intermediate_size"),
-        rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
-        rope_theta=float(theta),
+        rms_norm_eps=eps,
+        rope_theta=theta,
         mrope_section=section,
         tied=tied,
         max_positions=_int(text, "max_position_embeddings", 128000),
@@ -166,6 +177,11 @@ def _vision(vision: Mapping[str, Any], decoder_hidden: int) -> VisionConfig:
         raise HippoError(
             f"config.json: vision hidden_size {result.hidden_size} must be a multiple of four "
             f"times its {result.num_heads} heads"
+        )
+    if any(not 0 <= layer < result.depth for layer in result.full_attention_layers):
+        raise HippoError(
+            f"config.json: fullatt_block_indexes {list(result.full_attention_layers)} name layers "
+            f"that the {result.depth} of the vision tower do not have"
         )
     if result.window_size // result.merge_size // result.patch_size < 1:
         raise HippoError(f"config.json: window_size {result.window_size} is below one token")

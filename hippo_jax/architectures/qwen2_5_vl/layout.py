@@ -141,6 +141,11 @@ def rope_positions(
                 f"{int(np.sum(run == token_ids[at]))} placeholders in the prompt"
             )
         per_unit = np.float32(config.tokens_per_second) * np.float32(seconds)
+        if not 0 <= t * float(per_unit) < 2**30:
+            raise HippoError(
+                f"a {kind} of {t} temporal units, {seconds} seconds each, is beyond any position; "
+                "check its frame rate"
+            )
         time = np.arange(t, dtype=np.float32) * (per_unit if kind == "video" else np.float32(0))
         grid = np.meshgrid(
             time.astype(np.int32), np.arange(rows), np.arange(columns), indexing="ij"

@@ -44,8 +44,8 @@ class VisionAttention(nnx.Module):
         self, x: jax.Array, rotary: Rotary, members: jax.Array, place: jax.Array
     ) -> jax.Array:
         patches, size = x.shape
-        packed = x @ self.qkv_kernel[...].reshape(size, 3 * size)
-        packed = packed.reshape(patches, 3, size) + self.qkv_bias[...]
+        # Contracted as it is stored: a reshape would join a split axis to a whole one.
+        packed = jnp.einsum("pd,dks->pks", x, self.qkv_kernel[...]) + self.qkv_bias[...]
         q, k, v = (packed[:, i].reshape(patches, self.num_heads, -1) for i in range(3))
         context = segment_attention(rotate(q, rotary), rotate(k, rotary), v, members, place)
         return self.output(context.reshape(patches, size))
@@ -78,6 +78,7 @@ class PatchMerger(nnx.Module):
 
     def __init__(self, vision: VisionConfig, *, rngs: nnx.Rngs) -> None:
         wide = vision.hidden_size * vision.merge_size**2
+        self.width = wide
         self.norm = RMSNorm(vision.hidden_size, EPS, "vision_embed", rngs=rngs)
         self.inner = Linear(wide, wide, ("vision_merged", "vision_mlp"), bias=True, rngs=rngs)
         self.output = Linear(
@@ -85,7 +86,7 @@ class PatchMerger(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        joined = self.norm(x).reshape(-1, self.inner.kernel[...].shape[0])
+        joined = self.norm(x).reshape(-1, self.width)
         return self.output(jax.nn.gelu(self.inner(joined), approximate=False))
 
 
