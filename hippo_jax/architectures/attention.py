@@ -10,6 +10,8 @@ linearly with the prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -170,17 +172,26 @@ def cached_attention(
 
 
 def segment_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, members: jax.Array, place: jax.Array
+    q: jax.Array, k: jax.Array, v: jax.Array, groups: Sequence[jax.Array], place: jax.Array
 ) -> jax.Array:
     """Attention inside disjoint segments of one long list of patches (windows, or frames).
 
     Args:
         q, k, v: ``[P, N, H]``.
-        members: int32 ``[S, M]``, the patches of each segment, -1 where it is shorter.
-        place: int32 ``[P]``, where each patch stands in the flattened ``[S * M]``.
+        groups: segments of about one size each, int32 ``[S, M]``: the patches of each segment, -1
+            where it is shorter. Padding thus stays small where sizes differ widely.
+        place: int32 ``[P]``, where each patch stands in the groups, flattened and joined.
 
-    Returns ``[P, N, H]``. Small segments go through in groups, long ones in blocks of rows, so
-    that at most about ``score_bytes()`` of scores are alive.
+    Returns ``[P, N, H]``.
+    """
+    return jnp.concatenate([_attend_segments(q, k, v, members) for members in groups])[place]
+
+
+def _attend_segments(q: jax.Array, k: jax.Array, v: jax.Array, members: jax.Array) -> jax.Array:
+    """One group, ``members [S, M]`` -> ``[S * M, N, H]``.
+
+    Small segments go through together, long ones in blocks of rows, so that at most about
+    ``score_bytes()`` of scores are alive.
     """
     segments, size = members.shape
     heads, dim = q.shape[1:]
@@ -210,4 +221,4 @@ def segment_attention(
         done = jax.lax.map(attend, parts, batch_size=together)
     else:
         done = jax.lax.map(in_blocks, parts)
-    return done.transpose(0, 2, 1, 3).reshape(segments * size, heads, dim)[place]
+    return done.transpose(0, 2, 1, 3).reshape(segments * size, heads, dim)

@@ -31,9 +31,20 @@ def test_segments_hold_every_patch_once(grid):
         (layout.windows, layout.window_place),
         (layout.frames, layout.frame_place),
     ):
-        flat = members.reshape(-1)
+        flat = np.concatenate([group.reshape(-1) for group in members])
         np.testing.assert_array_equal(np.sort(flat[flat >= 0]), np.arange(count + 24))
         np.testing.assert_array_equal(flat[place[: count + 24]], np.arange(count + 24))
     units = np.concatenate([np.arange(count) // (grid[1] * grid[2]), np.full(24, grid[0])])
-    for segment in [*layout.windows, *layout.frames]:
+    for segment in [s for group in (*layout.windows, *layout.frames) for s in group]:
         assert len(set(units[segment[segment >= 0]])) <= 1  # never across temporal units
+
+
+def test_one_large_image_does_not_widen_all_frames():
+    """Memory of a long small video and a large image is about that of the two by themselves."""
+    vision = tiny.model().config.vision
+    video, image = (64, 8, 8), (1, 64, 64)
+    sizes = {
+        name: sum(group.size for group in build_vision_layout(vision, grids, 8192).frames)
+        for name, grids in (("video", [video]), ("image", [image]), ("both", [video, image]))
+    }
+    assert sizes["both"] <= sizes["video"] + sizes["image"]

@@ -44,15 +44,19 @@ VISION = [
     ),
     (
         "patches come back in the wrong places",
-        (layout._segments, "+ np.arange(len(group))", "+ np.arange(len(group))[::-1]"),
+        (
+            layout._segments,
+            "* size + np.arange(len(group))",
+            "* size + np.arange(len(group))[::-1]",
+        ),
         checks_vision.check_vision_blocks,
     ),
     (
         "full attention crosses temporal units",
         (
             layout.build_vision_layout,
-            "    longest = bucket(",
-            "    frames = [np.concatenate(frames)]\n    longest = bucket(",
+            "    sizes = [bucket(",
+            "    frames = [np.concatenate(frames)]\n    sizes = [bucket(",
         ),
         checks_vision.check_vision_blocks,
     ),
@@ -78,7 +82,7 @@ VISION = [
     ),
     (
         "ragged segments see their padding",
-        (attention.segment_attention, "members >= 0", "members >= -1"),
+        (attention._attend_segments, "members >= 0", "members >= -1"),
         checks_decoder.check_segment_attention,
     ),
 ]

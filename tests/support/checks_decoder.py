@@ -129,8 +129,10 @@ def check_segment_attention() -> None:
     one = 4 * 2 * longest * longest
     for bound in (2**20, 2 * one, one, one - 1, 1):
         with mock.patch.object(attention, "score_bytes", lambda bound=bound: bound):
-            given = map(jnp.asarray, (q, k, v, members, place))
-            got = jax.jit(lambda *x: attention.segment_attention(*x))(*given)
+            given = map(jnp.asarray, (q, k, v, members[:2], members[2:], place))
+            got = jax.jit(
+                lambda q, k, v, a, b, place: attention.segment_attention(q, k, v, (a, b), place)
+            )(*given)
         close(got, expected, 1e-5, f"bound {bound}")
 
 

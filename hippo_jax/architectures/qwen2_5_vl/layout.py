@@ -29,16 +29,18 @@ class VisionLayout:
 
     Attributes:
         coordinates: int32 ``[P, 2]``, row and column of each patch in its frame.
-        windows: int32 ``[S, M]``, patches of each attention window, -1 where it is ragged.
+        windows: int32 ``[S, M]`` (one group), patches of each attention window, -1 where it is
+            ragged.
         window_place: int32 ``[P]``, place of each patch in the flattened ``windows``.
-        frames: int32 ``[S', M']``, patches of each temporal unit, -1 where it is smaller.
-        frame_place: int32 ``[P]``, place of each patch in the flattened ``frames``.
+        frames: int32 ``[S', M']`` a size of frame, patches of each temporal unit, -1 where it is
+            smaller. Units are grouped by size, so that one large image does not widen all frames.
+        frame_place: int32 ``[P]``, place of each patch in ``frames``, flattened and joined.
     """
 
     coordinates: np.ndarray
-    windows: np.ndarray
+    windows: tuple[np.ndarray, ...]
     window_place: np.ndarray
-    frames: np.ndarray
+    frames: tuple[np.ndarray, ...]
     frame_place: np.ndarray
 
 
@@ -63,9 +65,9 @@ def build_vision_layout(vision: VisionConfig, grids: Sequence[Grid], patches: in
             windows += [offset + members for members in frame_windows]
         start += t * h * w
     size = (vision.window_size // vision.patch_size // vision.merge_size * vision.merge_size) ** 2
-    window_members, window_place = _segments(windows, patches, size)
-    longest = bucket(max(len(f) for f in frames), 64)
-    frame_members, frame_place = _segments(frames, patches, longest)
+    window_members, window_place = _segments(windows, patches, [size] * len(windows))
+    sizes = [bucket(len(frame), 64) for frame in frames]
+    frame_members, frame_place = _segments(frames, patches, sizes)
     padded = np.zeros((patches, 2), np.int32)
     padded[:start] = np.concatenate(coordinates)
     return VisionLayout(padded, window_members, window_place, frame_members, frame_place)
@@ -94,14 +96,21 @@ def _windows(vision: VisionConfig, h: int, w: int) -> list[np.ndarray]:
 
 
 def _segments(
-    groups: Sequence[np.ndarray], patches: int, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    members = np.full((bucket(len(groups), 4), size), -1, np.int32)
+    segments: Sequence[np.ndarray], patches: int, sizes: Sequence[int]
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Segments grouped by padded size (ascending), and the place of every patch in the groups."""
+    groups = []
     place = np.zeros(patches, np.int32)
-    for index, group in enumerate(groups):
-        members[index, : len(group)] = group
-        place[group] = index * size + np.arange(len(group))
-    return members, place
+    start = 0
+    for size in sorted(set(sizes)):
+        own = [segment for segment, s in zip(segments, sizes, strict=True) if s == size]
+        members = np.full((bucket(len(own), 4), size), -1, np.int32)
+        for index, group in enumerate(own):
+            members[index, : len(group)] = group
+            place[group] = start + index * size + np.arange(len(group))
+        start += members.size
+        groups.append(members)
+    return tuple(groups), place
 
 
 def rope_positions(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,13 +43,13 @@ class VisionAttention(nnx.Module):
         self.num_heads = vision.num_heads
 
     def __call__(
-        self, x: jax.Array, rotary: Rotary, members: jax.Array, place: jax.Array
+        self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
     ) -> jax.Array:
         patches, size = x.shape
         # Contracted as it is stored: a reshape would join a split axis to a whole one.
         packed = jnp.einsum("pd,dks->pks", x, self.qkv_kernel[...]) + self.qkv_bias[...]
         q, k, v = (packed[:, i].reshape(patches, self.num_heads, -1) for i in range(3))
-        context = segment_attention(rotate(q, rotary), rotate(k, rotary), v, members, place)
+        context = segment_attention(rotate(q, rotary), rotate(k, rotary), v, groups, place)
         return self.output(context.reshape(patches, size))
 
 
@@ -67,9 +69,9 @@ class VisionBlock(nnx.Module):
         )
 
     def __call__(
-        self, x: jax.Array, rotary: Rotary, members: jax.Array, place: jax.Array
+        self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
     ) -> jax.Array:
-        x = x + self.attention(self.attention_norm(x), rotary, members, place)
+        x = x + self.attention(self.attention_norm(x), rotary, groups, place)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -108,8 +110,13 @@ class VisionTower(nnx.Module):
     def __call__(self, pixels: jax.Array, layout: VisionLayout) -> jax.Array:
         x = self.patch_embedding(pixels.astype(self.patch_embedding.kernel[...].dtype))
         rotary = axial_rotary(self.config, jnp.asarray(layout.coordinates))
-        windows = jnp.asarray(layout.windows), jnp.asarray(layout.window_place)
-        frames = jnp.asarray(layout.frames), jnp.asarray(layout.frame_place)
+        windows, frames = (
+            (tuple(map(jnp.asarray, groups)), jnp.asarray(place))
+            for groups, place in (
+                (layout.windows, layout.window_place),
+                (layout.frames, layout.frame_place),
+            )
+        )
         for index, block in enumerate(self.blocks):
             whole = index in self.config.full_attention_layers
             x = block(x, rotary, *(frames if whole else windows))
