@@ -114,12 +114,33 @@ def _causal_segment(q: jax.Array, k: jax.Array, v: jax.Array, start: int, rows: 
     return merged.reshape(*q.shape[:3], blocks * rows, q.shape[4])[:, :, :, :length]
 
 
-def last_row_attention(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Each prompt's last token against its own tokens: ``q [B, 1, N, H]``, ``lengths [B]``."""
-    visible = jnp.arange(k.shape[1]) < lengths[:, None]
+def rows_attention(q: jax.Array, k: jax.Array, v: jax.Array, columns: jax.Array) -> jax.Array:
+    """A few rows of each prompt: ``q [B, R, N, H]``, standing at ``columns`` int32 ``[B, R]``."""
+    b, length, n, _ = q.shape
     folded = _fold_heads(q, k.shape[2])
     keys, values = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    return _unfold_heads(_attend_rows(folded, keys, values, visible[:, None, None, None]))
+    slots = jnp.arange(k.shape[1])
+
+    def attend(rows: jax.Array, columns: jax.Array) -> jax.Array:
+        visible = slots <= columns[..., None]
+        return _attend_rows(rows, keys, values, visible[:, None, None])
+
+    size = max(8, score_bytes() // (4 * b * n * k.shape[1]))
+    if size >= length:
+        return _unfold_heads(attend(folded, columns))
+    count = -(-length // size)
+    spare = count * size - length
+    rows = jnp.pad(folded, ((0, 0), (0, 0), (0, 0), (0, spare), (0, 0)))
+    places = jnp.pad(columns, ((0, 0), (0, spare)))
+    done = jax.lax.map(
+        lambda part: attend(*part),
+        (
+            jnp.moveaxis(rows.reshape(*rows.shape[:3], count, size, -1), 3, 0),
+            jnp.moveaxis(places.reshape(b, count, size), 1, 0),
+        ),
+    )
+    merged = jnp.moveaxis(done, 0, 3).reshape(rows.shape)
+    return _unfold_heads(merged[:, :, :, :length])
 
 
 def cached_attention(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,13 +14,17 @@ from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.attention import (
     cached_attention,
     causal_attention,
-    last_row_attention,
+    rows_attention,
 )
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import Decoder
 from hippo_jax.architectures.registry import Family, family_of
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
+
+Observe = Callable[[int, jax.Array, jax.Array], None]
+"""``observe(layer, q [B,R,N,H], k [B,T,K,H])``: told of the queries at ``inputs.query_columns`` and
+of all keys of a layer, rotated, while the prompt is processed."""
 
 
 class VideoLM(nnx.Module):
@@ -127,28 +132,53 @@ class VideoLM(nnx.Module):
             lambda layer, q, k, v: causal_attention(q, k, v),
         )
 
-    def prefill(self, inputs: ModelInputs, capacity: int) -> tuple[jax.Array, kv.KVCache]:
+    def prefill(
+        self,
+        inputs: ModelInputs,
+        capacity: int,
+        *,
+        visual: jax.Array | None = None,
+        observe: Observe | None = None,
+        observed_layers: int | None = None,
+    ) -> tuple[jax.Array, kv.KVCache]:
         """Process the prompt.
+
+        Args:
+            capacity: free slots of the cache.
+            visual: what ``encode_video`` gave, where the caller has it already.
+            observe: called in the trace for each of the first ``observed_layers`` layers
+                (``None``: all).
 
         Returns logits after each row's last token, float32 ``[B, V]``, and a cache with
         ``capacity`` free slots.
         """
         lengths = jnp.asarray(inputs.lengths)
-        final = len(self.decoder.layers) - 1
+        count = len(self.decoder.layers)
+        watched = 0 if observe is None else count if observed_layers is None else observed_layers
+        asked = jnp.asarray(inputs.query_columns)
+        queries = jnp.maximum(asked, 0)
+        # The last layer answers for the last token alone, or for all rows that are observed.
+        whole = watched >= count
+        columns = queries if whole else jnp.maximum(lengths - 1, 0)[:, None]
+
+        def pick(x: jax.Array, columns: jax.Array) -> jax.Array:
+            return jax.vmap(lambda row, at: row[at])(x, columns)
 
         def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            # The last layer answers for the last token alone.
-            if layer == final:
-                return last_row_attention(q, k, v, lengths)
-            return causal_attention(q, k, v)
+            last = layer == count - 1
+            if observe is not None and layer < watched:
+                observe(layer, q if last else pick(q, queries), k)
+            return rows_attention(q, k, v, columns) if last else causal_attention(q, k, v)
 
         hidden, blocks = self.decoder.run_layers(
-            self.embed_prompt(inputs, self.encode_video(inputs)),
+            self.embed_prompt(inputs, self.encode_video(inputs) if visual is None else visual),
             jnp.asarray(inputs.positions),
             attend,
-            keep=lambda x: jax.vmap(lambda row, n: row[n - 1][None])(x, lengths),
+            keep=lambda x: pick(x, columns),
         )
-        return self.decoder.logits(hidden[:, 0]), kv.from_prompt(blocks, lengths, capacity)
+        answer = jnp.sum(asked >= 0, axis=1) - 1 if whole else jnp.zeros_like(lengths)
+        logits = self.decoder.logits(pick(hidden, answer[:, None])[:, 0])
+        return logits, kv.from_prompt(blocks, lengths, capacity)
 
     def forward_block(
         self,

@@ -23,7 +23,11 @@ class VisualTable:
         slot: column of the (right-padded) prompt.
         video: number of the video within its row, -1 for an image.
         frame, y, x: temporal unit, row and column in the merged grid.
+        frames, height, width: size of that grid.
         valid: false for bucket padding.
+
+    Tokens of one video or image are neighbours in the table, in the order frame, y, x; rows follow
+    each other.
     """
 
     row: Any
@@ -32,6 +36,9 @@ class VisualTable:
     frame: Any
     y: Any
     x: Any
+    frames: Any
+    height: Any
+    width: Any
     valid: Any
 
 
@@ -63,6 +70,9 @@ class ModelInputs:
         next_position: int32 ``[B]``, rotary position of the first generated token.
         visual_index: int32 ``[B, T]``, row of the visual tokens that stands there, or -1.
         table: one line a visual token.
+        text_columns: int32 ``[B, X]``, columns of the tokens that are not visual, -1 behind them.
+        query_columns: int32 ``[B, R]``, columns of the text after the last visual token (of the
+            last token alone where there is none), -1 behind them.
         vision: pixels and index arrays, ``None`` for text only.
         left_padding: int32 ``[B]``, pad columns that stood in front of each row as given.
         width: int32, columns of the ids as given.
@@ -74,6 +84,8 @@ class ModelInputs:
     next_position: Any
     visual_index: Any
     table: VisualTable
+    text_columns: Any
+    query_columns: Any
     vision: VisionInputs | None
     left_padding: Any
     width: Any
@@ -164,6 +176,8 @@ def assemble(
     next_position = np.zeros(batch, np.int32)
     visual_index = np.full((batch, columns), -1, np.int32)
     lines: list[np.ndarray] = []
+    text: list[np.ndarray] = []
+    queries: list[np.ndarray] = []
     seen = 0
     for b, row in enumerate(rows):
         length = len(row.ids)
@@ -173,6 +187,10 @@ def assemble(
         slots = np.flatnonzero(np.isin(row.ids, (config.video_token_id, config.image_token_id)))
         visual_index[b, slots] = seen + np.arange(len(slots))
         seen += len(slots)
+        text.append(np.flatnonzero(visual_index[b, :length] < 0))
+        # A row without visual tokens has nothing to be asked about: its last token stands in.
+        after = np.arange(slots[-1] + 1, length) if len(slots) else np.arange(0)
+        queries.append(after if len(after) else np.array([length - 1]))
         lines += _table_lines(config, b, slots, row.media)
     table = _table(lines, bucket(seen, 64) if seen else 0)
     return ModelInputs(
@@ -182,6 +200,8 @@ def assemble(
         next_position=next_position,
         visual_index=visual_index,
         table=table,
+        text_columns=_columns(text),
+        query_columns=_columns(queries),
         vision=_vision(model, draft, rows, len(table.row)),
         left_padding=np.asarray(left_padding or [0] * batch, np.int32),
         width=np.int32(longest if width is None else width),
@@ -207,30 +227,41 @@ def _check_row(config: Any, row: Row) -> None:
 def _table_lines(
     config: Any, row: int, slots: np.ndarray, media: Sequence[Media]
 ) -> list[np.ndarray]:
-    """Lines ``[n, 6]`` (row, slot, video, frame, y, x) of one prompt's visual tokens."""
+    """Lines ``[n, 9]`` (row, slot, video, frame, y, x, frames, height, width) of one prompt's
+    visual tokens."""
     lines, at, video = [], 0, 0
     merge = config.vision.merge_size
     for item in media:
         t, h, w = item.grid
-        grid = np.indices((t, h // merge, w // merge)).reshape(3, -1)
+        shape = (t, h // merge, w // merge)
+        grid = np.indices(shape).reshape(3, -1)
         count = grid.shape[1]
         number = video if item.kind == "video" else -1
         video += item.kind == "video"
         head = np.stack(
             [np.full(count, row), slots[at : at + count], np.full(count, number)], axis=0
         )
-        lines.append(np.concatenate([head, grid]).T)
+        sizes = np.broadcast_to(np.array(shape)[:, None], grid.shape)
+        lines.append(np.concatenate([head, grid, sizes]).T)
         at += count
     return lines
 
 
 def _table(lines: list[np.ndarray], size: int) -> VisualTable:
-    padded = np.zeros((size, 6), np.int32)
+    padded = np.zeros((size, 9), np.int32)
     count = sum(len(part) for part in lines)
     if count:
         padded[:count] = np.concatenate(lines)
-    row, slot, video, frame, y, x = padded.T.copy()
-    return VisualTable(row, slot, video, frame, y, x, np.arange(size) < count)
+    columns = ("row", "slot", "video", "frame", "y", "x", "frames", "height", "width")
+    named = dict(zip(columns, padded.T.copy(), strict=True))
+    return VisualTable(**named, valid=np.arange(size) < count)
+
+
+def _columns(rows: list[np.ndarray]) -> np.ndarray:
+    padded = np.full((len(rows), bucket(max(map(len, rows)), 32)), -1, np.int32)
+    for line, columns in zip(padded, rows, strict=True):
+        line[: len(columns)] = columns
+    return padded
 
 
 def _vision(

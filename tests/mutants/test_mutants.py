@@ -180,12 +180,12 @@ DECODER = [
 CACHE = [
     (
         "the prompt's last token sees padding",
-        (attention.last_row_attention, "< lengths[:, None]", "<= lengths[:, None]"),
+        (attention.rows_attention, "slots <= columns", "slots <= 1 + columns"),
         checks_decoder.check_prefill,
     ),
     (
         "prefill answers for the token before the last",
-        (video_lm.VideoLM.prefill, "row[n - 1]", "row[n - 2]"),
+        (video_lm.VideoLM.prefill, "jnp.maximum(lengths - 1, 0)", "jnp.maximum(lengths - 2, 0)"),
         checks_decoder.check_prefill,
     ),
     (
