@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hippo_jax import scoring
     from hippo_jax.architectures.video_lm import VideoLM
+    from hippo_jax.decoding.config import HippoConfig
     from hippo_jax.decoding.generate import Generation, generate
+    from hippo_jax.decoding.hippo import hippo_generate
     from hippo_jax.decoding.sampling import Greedy, Sampling
+    from hippo_jax.decoding.stats import SpeculationStats
+    from hippo_jax.decoding.streaming import stream
     from hippo_jax.errors import HippoError
     from hippo_jax.inputs.model_inputs import ModelInputs
     from hippo_jax.inputs.prepare import prepare_inputs
     from hippo_jax.inputs.video import Video
     from hippo_jax.placement.pair import ModelPair, Placement, load_pair
     from hippo_jax.resources import clip
+    from hippo_jax.scoring.config import ScoringConfig
     from hippo_jax.weights.convert import convert
     from hippo_jax.weights.load import load_model
 
@@ -29,6 +35,8 @@ _HOME = {
     "generate": "hippo_jax.decoding.generate",
     "Generation": "hippo_jax.decoding.generate",
     "Greedy": "hippo_jax.decoding.sampling",
+    "hippo_generate": "hippo_jax.decoding.hippo",
+    "HippoConfig": "hippo_jax.decoding.config",
     "HippoError": "hippo_jax.errors",
     "load_model": "hippo_jax.weights.load",
     "load_pair": "hippo_jax.placement.pair",
@@ -37,6 +45,10 @@ _HOME = {
     "Placement": "hippo_jax.placement.pair",
     "prepare_inputs": "hippo_jax.inputs.prepare",
     "Sampling": "hippo_jax.decoding.sampling",
+    "scoring": "hippo_jax",
+    "ScoringConfig": "hippo_jax.scoring.config",
+    "SpeculationStats": "hippo_jax.decoding.stats",
+    "stream": "hippo_jax.decoding.streaming",
     "Video": "hippo_jax.inputs.video",
     "VideoLM": "hippo_jax.architectures.video_lm",
 }
@@ -44,20 +56,26 @@ _HOME = {
 __all__ = [
     "Generation",
     "Greedy",
+    "HippoConfig",
     "HippoError",
     "ModelInputs",
     "ModelPair",
     "Placement",
     "Sampling",
+    "ScoringConfig",
+    "SpeculationStats",
     "Video",
     "VideoLM",
     "__version__",
     "clip",
     "convert",
     "generate",
+    "hippo_generate",
     "load_model",
     "load_pair",
     "prepare_inputs",
+    "scoring",
+    "stream",
 ]
 
 
@@ -65,7 +83,10 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    if home == __name__:  # a module of names
+        value = import_module(f"{home}.{name}")
+    else:
+        value = getattr(import_module(home), name)
     globals()[name] = value  # the next look-up does not come here
     return value
 

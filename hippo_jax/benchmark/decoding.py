@@ -15,7 +15,8 @@ from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.measure import Summary, interleave, machine, plain
 from hippo_jax.benchmark.peer_transformers import require_torch
 from hippo_jax.benchmark.shapes import random_prompt, random_video_lm, small
-from hippo_jax.decoding.generate import Settings, decode_loop, prefill_state
+from hippo_jax.decoding.arguments import Settings
+from hippo_jax.decoding.generate import decode_loop, prefill_state
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import prepare_inputs

@@ -125,13 +125,8 @@ def _generate(args: argparse.Namespace, source: str, video: str, sampler: Any) -
     import jax
     import numpy as np
 
-    from hippo_jax.decoding.generate import (
-        KEY_INSIDE,
-        Generation,
-        decode_loop,
-        make_settings,
-        prefill_state,
-    )
+    from hippo_jax.decoding.arguments import KEY_INSIDE, make_settings
+    from hippo_jax.decoding.generate import Generation, decode_loop, prefill_state
     from hippo_jax.inputs.prepare import prepare_inputs
     from hippo_jax.weights.load import load_model
 
