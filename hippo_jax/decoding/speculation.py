@@ -96,16 +96,23 @@ def start(
     limit: jax.Array,
     key: jax.Array | None,
     plan: Plan,
+    *,
+    kept: jax.Array | None = None,
 ) -> SpeculativeState:
     """Prefill both models and commit the first token, which is always the target's.
 
     In the parallel schedule the draft's first chunk is made before that, and the token that the
     prefill's logits give judges its first token: that is the state machine's own first round.
+
+    ``kept`` (int32 ``[B, K]``, ordinals within the row, -1 for none) says which visual tokens the
+    draft sees, instead of the scores.
     """
     settings, config, gamma = plan.settings, plan.config, plan.gamma
     batch = inputs.token_ids.shape[0]
     lengths = jnp.asarray(inputs.lengths)
-    logits, target_cache, draft_visual, kept = _prefill_and_select(target, draft, inputs, plan)
+    logits, target_cache, draft_visual, kept = _prefill_and_select(
+        target, draft, inputs, plan, kept
+    )
     pruned = inputs if kept is None else prune(inputs, kept, positions=config.draft_positions)
     _, draft_cache = draft.prefill(pruned, settings.capacity + 2 * gamma, visual=draft_visual)
     draft_cache = replace(draft_cache, prompt_lengths=jnp.asarray(pruned.lengths) - 1)
@@ -212,12 +219,16 @@ def finish(state: SpeculativeState, plan: Plan) -> tuple[jax.Array, jax.Array, S
 
 
 def _prefill_and_select(
-    target: VideoLM, draft: VideoLM, inputs: ModelInputs, plan: Plan
+    target: VideoLM,
+    draft: VideoLM,
+    inputs: ModelInputs,
+    plan: Plan,
+    given: jax.Array | None,
 ) -> tuple[jax.Array, kv.KVCache, jax.Array | None, jax.Array | None]:
     """Prefill of the target, the draft's visual tokens, and which of them are kept (``None``:
     all)."""
     config, scoring = plan.config, plan.config.scoring
-    pruning = inputs.vision is not None and config.keep_ratio < 1
+    pruning = inputs.vision is not None and config.keep_ratio < 1 and given is None
     wants_relevance, wants_features, whose = needs(scoring)
     visual = {
         "target": target.encode_video(inputs),
@@ -233,7 +244,7 @@ def _prefill_and_select(
     capacity = plan.settings.capacity + plan.gamma
     logits, cache = target.prefill(inputs, capacity, visual=visual["target"], **of_target)
     if not pruning:
-        return logits, cache, visual["draft"], None
+        return logits, cache, visual["draft"], given
     if whose == "draft" and watched:  # a prefill of its own, of the whole prompt
         draft.prefill(inputs, 1, visual=visual["draft"], **watched)
     context = SelectionContext(

@@ -87,9 +87,11 @@ def build(values: dict[str, np.ndarray], which: VideoLMConfig | None = None) -> 
     return with_values(_abstract(which or config())[0], values)
 
 
-def noisy(values: dict[str, np.ndarray], amount: float, seed: int) -> dict[str, np.ndarray]:
+def noisy(
+    values: dict[str, np.ndarray], amount: float, seed: int, which: VideoLMConfig | None = None
+) -> dict[str, np.ndarray]:
     """A copy that agrees less, the larger ``amount`` is."""
-    other = weights(seed)
+    other = weights(seed, which)
     share = np.float32(amount)
     return {path: (1 - share) * x + share * other[path] for path, x in values.items()}
 

@@ -1,0 +1,112 @@
+"""Speculative decoding gives the target's own answer, and its counters are right."""
+
+from collections import Counter
+
+import pytest
+from support import checks_speculation as checks
+from support.pairs import Shape
+
+# Everything else about a case is data, so these are all the programs there are.
+CI_SHAPES = (
+    Shape("sequential", 1, 2, 0.02, checks.EOS[0]),
+    Shape("sequential", 4, 8, 0.5, checks.EOS[2], checks.SAMPLERS[3]),
+    Shape("parallel", 1, 1, 0.1, checks.EOS[3], checks.SAMPLERS[1]),
+    Shape("parallel", 5, 6, 1.0, checks.EOS[0], checks.SAMPLERS[2]),
+)
+
+
+@pytest.mark.parametrize("shape", CI_SHAPES, ids=str)
+def test_answers_are_those_of_the_target(shape: Shape) -> None:
+    """75 cases each through the recorded rounds and through ``hippo_generate`` itself."""
+    found, parted = checks.run_cases(shape, range(75), whole=True)
+    assert parted <= 1
+    kinds = {mode: {kind for m, kind, *_ in found if m == mode} for mode, *_ in found}
+    wanted = {"none", "all"} if shape.gamma == 1 else {"none", "some", "all"}
+    for mode, seen in kinds.items():
+        assert seen == (wanted - {"some"} if mode == "conservative" else wanted)
+
+
+def test_sequential() -> None:
+    checks.check_sequential()
+
+
+def test_parallel() -> None:
+    checks.check_parallel()
+
+
+def test_sequential_sampled() -> None:
+    checks.check_sequential_sampled()
+
+
+def test_parallel_sampled() -> None:
+    checks.check_parallel_sampled()
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_an_identical_draft_is_never_refused(schedule: str) -> None:
+    checks.check_identical_draft(schedule)
+
+
+def test_keeping_everything_is_not_pruning() -> None:
+    checks.check_kept_everything()
+
+
+def test_a_pruned_prompt_is_the_whole_one_with_tokens_hidden() -> None:
+    checks.check_pruned_prompt()
+
+
+def test_vocabularies_may_differ() -> None:
+    checks.check_vocabularies()
+
+
+def test_rejection_sampling_sequential() -> None:
+    checks.check_rejection_sequential()
+
+
+def test_rejection_sampling_parallel() -> None:
+    checks.check_rejection_parallel()
+
+
+def slow_shapes() -> list[Shape]:
+    """Every gamma, both schedules, every batch size, ratio, sampler and set of end tokens."""
+    ratios = (0.02, 0.1, 0.3, 0.5, 0.8, 1.0, 0.25, 1.0)
+    shapes = []
+    for gamma in range(1, 9):
+        for offset, schedule in enumerate(("sequential", "parallel")):
+            number = 2 * gamma + offset
+            shapes.append(
+                Shape(
+                    schedule,
+                    gamma,
+                    1 + (3 * gamma + 4 * offset) % 8,
+                    ratios[(gamma + 3 * offset) % 8],
+                    checks.EOS[number % 4] if gamma % 3 else checks.EOS[0],
+                    checks.SAMPLERS[(gamma + offset) % 4],
+                    keywords=(
+                        ("draft_positions", "packed" if gamma == 3 else "retained"),
+                        ("score_layers", 1 if gamma == 5 else None),
+                    ),
+                )
+            )
+    return shapes
+
+
+@pytest.mark.slow
+def test_thousands_of_cases_and_every_transition() -> None:
+    """At least 5,000 cases; every category of transition is met 50 times, none in excess."""
+    found: Counter = Counter()
+    parted = cases = rows = 0
+    for shape in slow_shapes():
+        seeds = range(1000, 1320)
+        counts, near = checks.run_cases(shape, seeds)
+        checks.run_cases(shape, range(2000, 2004), whole=True)
+        found += counts
+        parted, cases, rows = parted + near, cases + len(seeds), rows + len(seeds) * shape.batch
+    total = sum(found.values())
+    print(f"{cases} cases, {rows} rows, {total} rounds, {parted} rows parted on a tie")
+    for category, count in sorted(found.items()):
+        print(category, count)
+    assert cases >= 5000 and parted <= rows // 1000
+    missing = {c: found[c] for c in checks.all_categories() if found[c] < 50}
+    assert not missing
+    assert max(found.values()) <= 0.3 * total
