@@ -17,6 +17,7 @@ from hippo_jax.decoding.generate import Generation, generate
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.decoding.speculation import Plan, advance, finish, start
 from hippo_jax.errors import HippoError
+from hippo_jax.inputs.compatibility import check_configs
 from hippo_jax.inputs.model_inputs import ModelInputs
 
 ALL_ROUNDS = 2**30
@@ -99,6 +100,7 @@ def make_plan(
     """Check a call's arguments; its static plan, with nothing on ``"auto"``, and its limit."""
     target, draft = both(pair)
     assert draft is not None
+    check_configs(target.config, draft.config)  # a pair made by hand was not looked at yet
     config = HippoConfig() if config is None else config
     if not isinstance(config, HippoConfig):
         raise HippoError(f"config must be a HippoConfig, got {type(config).__name__}")

@@ -25,7 +25,7 @@ from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scoring.attention import Relevance
 from hippo_jax.scoring.rows import row_spans
 from hippo_jax.scoring.selection import select_tokens
-from hippo_jax.scoring.selectors import SelectionContext, needs, selector_scores, support
+from hippo_jax.scoring.selectors import SelectionContext, needs, scope, selector_scores, support
 
 Schedule = Literal["sequential", "parallel"]
 
@@ -254,7 +254,7 @@ def _prefill_and_select(
         features=visual[whose] if wants_features else None,
         config=scoring,
     )
-    kept = select_tokens(selector_scores(context), inputs, config.keep_ratio, scope=scoring.scope)
+    kept = select_tokens(selector_scores(context), inputs, config.keep_ratio, scope=scope(scoring))
     return logits, cache, visual["draft"], kept
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
+from hippo_jax.inputs.compatibility import check_configs, check_files
 from hippo_jax.weights.load import load_model
 
 
@@ -60,7 +60,8 @@ def load_pair(
 
     Raises:
         HippoError: unknown name, a role missing, models that cannot share inputs (families, special
-            ids, patches, time scale), a loaded model elsewhere than its placement says.
+            ids, patches, time scale, tokenizers, pixel values), a loaded model elsewhere than its
+            placement says.
     """
     placement = placement or Placement()
     if name is not None:
@@ -86,34 +87,6 @@ def load_pair(
         return source
 
     pair = ModelPair(load(target, placement.target), load(draft, placement.draft), placement)
-    _check_fit(pair.target.config, pair.draft.config)
+    check_configs(pair.target.config, pair.draft.config)
+    check_files(pair.target.source, pair.draft.source)
     return pair
-
-
-# What one set of inputs fixes for both models. Vocabularies may be padded differently.
-_SHARED = (
-    "family",
-    "image_token_id",
-    "video_token_id",
-    "vision_start_token_id",
-    "vision_end_token_id",
-    "tokens_per_second",
-    "text_position_rule",
-)
-_SHARED_VISION = ("patch_size", "temporal_patch_size", "merge_size", "in_channels")
-
-
-def _check_fit(target: VideoLMConfig, draft: VideoLMConfig) -> None:
-    """Refuse a pair that cannot be fed the same inputs."""
-    values = [(name, getattr(target, name), getattr(draft, name)) for name in _SHARED]
-    if target.family == draft.family:
-        values += [
-            (name, getattr(target.vision, name), getattr(draft.vision, name))
-            for name in _SHARED_VISION
-        ]
-    for name, ours, theirs in values:
-        if ours != theirs:
-            raise HippoError(
-                f"target and draft do not fit: {name} is {ours} and {theirs}; use two sizes of one "
-                "model"
-            )

@@ -21,7 +21,7 @@ from hippo_jax.scoring.rows import table_size
 
 # Vectors nearer than this (1.4e-5 of their length) are equal up to the rounding of float32. A
 # still frame would otherwise get tiny scores that normalising makes as large as any. One bfloat16
-# step in one of thousands of numbers is already more.
+# step in one of thousands of numbers of like size is already more.
 SAME = 1e-10
 
 Apart = Callable[[jax.Array], jax.Array]

@@ -26,12 +26,11 @@ def check_keep_ratio(keep_ratio: Any) -> float:
 def kept_counts(keep_ratio: float, n_max: int) -> np.ndarray:
     """How many of n visual tokens are kept, int32 ``[n_max + 1]`` for n from 0 on.
 
-    ``ceil(keep_ratio * n)`` in double precision, at least 1, none of none. Made on the host: a
-    device would round the product in float32.
+    ``ceil(keep_ratio * n)`` in double precision, so at least one of some and none of none. Made on
+    the host: a device would round the product in float32.
     """
     ratio = check_keep_ratio(keep_ratio)
-    tokens = np.arange(n_max + 1)
-    return np.minimum(tokens, np.maximum(1, np.ceil(ratio * tokens))).astype(np.int32)
+    return np.ceil(ratio * np.arange(n_max + 1)).astype(np.int32)
 
 
 def row_capacity(inputs: ModelInputs) -> int:
@@ -49,8 +48,8 @@ def select_tokens(
 ) -> jax.Array:
     """Which visual tokens of each row are kept.
 
-    A row of n tokens keeps ``max(1, ceil(keep_ratio * n))``. Of equal scores the earlier token
-    wins; NaN counts as the lowest.
+    A row of n tokens keeps ``ceil(keep_ratio * n)``, so at least one. Of equal scores the earlier
+    token wins; NaN counts as the lowest.
 
     Args:
         scores: float ``[N]``, one a line of ``inputs.table``.

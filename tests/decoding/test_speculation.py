@@ -26,6 +26,10 @@ def test_answers_are_those_of_the_target(shape: Shape) -> None:
         assert seen == (wanted - {"some"} if mode == "conservative" else wanted)
 
 
+def test_the_state_machine() -> None:
+    checks.check_transition()
+
+
 def test_sequential() -> None:
     checks.check_sequential()
 

@@ -21,12 +21,14 @@ import scipy.stats
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.decoding.arguments import Settings
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import generate
 from hippo_jax.decoding.hippo import hippo_generate, make_plan
 from hippo_jax.decoding.pruning import prune
 from hippo_jax.decoding.sampling import Greedy, Sampling, gumbel_noise, process
 from hippo_jax.decoding.speculation import Plan, finish, one_round, start
+from hippo_jax.decoding.transition import begin, candidates, transition
 from hippo_jax.inputs import model_inputs
 from hippo_jax.inputs.model_inputs import ModelInputs, Row, assemble
 from hippo_jax.placement.pair import ModelPair
@@ -85,7 +87,10 @@ class Case:
         return _recorded(self.pair.target, self.pair.draft, self.inputs, limit, self.key, plan)
 
 
-@functools.partial(jax.jit, static_argnames="plan")
+# Compiled without optimisation: twice as fast to compile, and most cases run but once.
+@functools.partial(
+    jax.jit, static_argnames="plan", compiler_options={"xla_backend_optimization_level": 0}
+)
 def _recorded(target, draft, inputs: ModelInputs, limit, key, plan: Plan):
     """``hippo_generate`` with the state written down after each round."""
 
@@ -249,6 +254,110 @@ def check_counters(case: Case, log: np.ndarray, stats, lengths: np.ndarray) -> N
         assert int(stats.kept_visual_tokens[row]) == (kept >= 0).sum() == wanted
 
 
+class OneRow:
+    """The state machine of one row in plain Python."""
+
+    def __init__(self, schedule: str, gamma: int, limit: int, eos: tuple[int, ...]) -> None:
+        self.parallel, self.gamma, self.limit, self.eos = schedule == "parallel", gamma, limit, eos
+        self.tokens: list[int] = []
+        self.pending: list[int] = []
+        self.runs: list[int] = []
+        self.run = self.rounds = self.accepted = self.judged = 0
+
+    @property
+    def done(self) -> bool:
+        ended = bool(self.tokens) and self.tokens[-1] in self.eos
+        return ended or len(self.tokens) >= self.limit
+
+    def judged_now(self, chunk: list[int]) -> list[int]:
+        """Candidates of this round."""
+        return [*self.pending, chunk[0]] if self.parallel else chunk
+
+    def round(self, chunk: list[int], says: list[int], agrees: list[bool]) -> None:
+        """``says``: the target's token at each slot."""
+        if self.done:
+            return
+        self.rounds += 1
+        if not self.parallel:
+            self.run = 0
+        waiting = self.judged_now(chunk)
+        self.pending = []
+        for slot in range(len(waiting)):
+            self.tokens.append(says[slot])
+            if not agrees[slot]:
+                self.judged += 1
+                self.runs.append(self.run)
+                self.run = 0
+                return
+            self.accepted, self.judged, self.run = self.accepted + 1, self.judged + 1, self.run + 1
+            if self.done:
+                return
+        if self.parallel:
+            self.pending = chunk[1:]
+        else:
+            self.tokens.append(says[len(waiting)])
+            self.runs.append(self.run)
+
+
+def check_transition() -> None:
+    """Random verdicts through ``transition`` and through plain Python, state by state."""
+    for schedule in ("sequential", "parallel"):
+        for gamma in (1, 2, 5):
+            _check_transition(schedule, gamma)
+
+
+def _check_transition(schedule: str, gamma: int) -> None:
+    parallel = schedule == "parallel"
+    batch, eos, width = 100, (3, 4), gamma if parallel else gamma + 1
+    settings = Settings(capacity=30, eos=eos)
+    rng = np.random.default_rng(gamma)
+    # Rows have one limit in a call; here each gets its own, for variety.
+    limits = rng.integers(1, 30, batch)
+    rows = [OneRow(schedule, gamma, int(limit), eos) for limit in limits]
+    state = begin(batch, gamma, jnp.asarray(limits), settings)
+    step = jax.jit(lambda *args: transition(*args, settings, parallel=parallel))
+    for _ in range(32):
+        chunk = rng.integers(5, 40, (batch, gamma))
+        chunk = np.where(rng.random(chunk.shape) < 0.05, 3, chunk)
+        agree = rng.random((batch, width)) < rng.choice([0.3, 0.9, 1.0], (batch, 1))
+        says = rng.integers(40, 80, (batch, width))
+        says = np.where(rng.random(says.shape) < 0.05, 4, says)
+        for b, row in enumerate(rows):
+            waiting = row.judged_now(chunk[b].tolist())
+            agree[b, len(waiting) :] &= parallel  # slots without a candidate may say anything
+            says[b, : len(waiting)] = np.where(
+                agree[b, : len(waiting)], waiting, says[b, : len(waiting)]
+            )
+        if parallel:
+            cands, judged = candidates(state, jnp.asarray(chunk))
+            for b, row in enumerate(rows):
+                if not row.done:
+                    waiting = row.judged_now(chunk[b].tolist())
+                    assert np.asarray(cands)[b, : int(judged[b])].tolist() == waiting
+        else:
+            judged = jnp.full(batch, gamma)
+        state = step(
+            state,
+            jnp.asarray(chunk, jnp.int32),
+            judged,
+            jnp.asarray(says, jnp.int32),
+            jnp.asarray(agree),
+            jnp.asarray(limits),
+        )
+        for b, row in enumerate(rows):
+            row.round(chunk[b].tolist(), says[b].tolist(), agree[b].tolist())
+        found = jax.device_get(state)
+        for b, row in enumerate(rows):
+            assert found.tokens[b, : found.lengths[b]].tolist() == row.tokens
+            assert bool(found.done[b]) == row.done
+            assert [r for r in found.runs[b] if r >= 0] == row.runs
+            for name in ("rounds", "accepted", "judged"):
+                assert int(getattr(found, name)[b]) == getattr(row, name), name
+            if not row.done:
+                assert found.pending[b, : found.pending_count[b]].tolist() == row.pending
+    assert found.done.all() and sum(len(row.tokens) < row.limit for row in rows) > 10
+
+
 # What the ordinary tests run, and mutants in turn: one small shape a question.
 FEW = range(24)
 
@@ -285,7 +394,7 @@ def check_identical_draft(schedule: str) -> None:
     This is what an error on the draft's side shows in: a wrong slot, position, token or mask costs
     acceptance and nothing else.
     """
-    for sampler in (Greedy(), MIXED):
+    for sampler in (Greedy(2.0), MIXED):
         shape = Shape(schedule, 4, 2, 1.0, (), sampler)
         for seed in range(3):
             case = Case(shape, seed)
@@ -306,9 +415,11 @@ def check_kept_everything() -> None:
     ordinals = np.arange(own.max())
     everything = np.where(ordinals < own[:, None], ordinals, -1)
     whole, pruned = (
-        jax.jit(start, static_argnames="plan")(
-            case.pair.target, case.pair.draft, case.inputs, limit, None, plan, kept=kept
-        )
+        jax.jit(
+            lambda pair, inputs, limit, kept: start(
+                pair.target, pair.draft, inputs, limit, None, plan, kept=kept
+            )
+        )(case.pair, case.inputs, limit, kept)
         for kept in (None, jnp.asarray(everything))
     )
     for ours, theirs in zip(pruned.draft_cache.layers, whole.draft_cache.layers, strict=True):
@@ -354,7 +465,7 @@ def check_pruned_prompt() -> None:
         return draft.decoder.logits(jnp.take_along_axis(hidden, last, axis=1)[:, 0])
 
     expected = jax.jit(hidden_prompt)(draft, inputs)
-    pruned = jax.jit(prune)(inputs, jnp.asarray(kept))
+    pruned = jax.jit(lambda i, k: prune(i, k))(inputs, jnp.asarray(kept))
     np.testing.assert_array_equal(pruned.lengths, visible.sum(1))
     found, _ = jax.jit(lambda m, i: m.prefill(i, 1))(draft, pruned)
     close(found, expected, 1e-4)
@@ -378,8 +489,8 @@ def check_pruned_prompt() -> None:
 def check_vocabularies() -> None:
     """A draft with more or fewer ids than its target: the answer stays, and what both know is
     accepted."""
-    for size in (24, 40):
-        shape = Shape("parallel", 3, 2, 1.0, (), MIXED)
+    for size, sampler in ((24, MIXED), (40, Sampling(0.7))):
+        shape = Shape("parallel", 3, 2, 1.0, (), sampler)
         case = Case(shape, 3)
         which = pairs.config(vocab_size=size)
         expected = case.plain()

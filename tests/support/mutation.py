@@ -1,6 +1,7 @@
 """Mutants: a function with a piece of its source exchanged, put wherever the original is held."""
 
 import dataclasses
+import functools
 import inspect
 import sys
 import textwrap
@@ -57,3 +58,22 @@ def mutate(patch: pytest.MonkeyPatch, target: FunctionType, old: str, new: str) 
             places += 1
     assert places, f"nobody holds {target.__qualname__}"
     forget_programs()
+
+
+@functools.cache
+def passes(check: Callable[[], None]) -> bool:
+    """The check holds for the code as it is."""
+    check()
+    return True
+
+
+def assert_noticed(change: tuple[FunctionType, str, str], check: Callable[[], None]) -> None:
+    """``check`` holds for the code as it is and fails under the ``change``."""
+    assert passes(check)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            mutate(patch, *change)
+            with pytest.raises(AssertionError):
+                check()
+    finally:
+        forget_programs()

@@ -1,0 +1,216 @@
+"""Mutants of the speculative core. Some would change the answer, some would only cost acceptance;
+each is noticed by a check that an ordinary test runs under the name given in its line."""
+
+import functools
+
+import pytest
+from support import checks_speculation as checks
+from support.mutation import assert_noticed, forget_programs, mutate
+
+from hippo_jax.decoding import drafting, pruning, sampling, speculation, transition, verification
+
+identical_parallel = functools.partial(checks.check_identical_draft, "parallel")
+identical_sequential = functools.partial(checks.check_identical_draft, "sequential")
+
+ANSWER = [
+    (
+        "rollback one short: the target's block is written one slot late",
+        (
+            speculation.one_round,
+            "tail = jnp.maximum(progress.lengths - 1, 0)",
+            "tail = progress.lengths",
+        ),
+        checks.check_parallel,
+    ),
+    (
+        "a garbage slot is visible",
+        (speculation.one_round, "state.target_cache, tail\n", "state.target_cache, tail + 1\n"),
+        checks.check_parallel,
+    ),
+    (
+        "a verified end token is ignored",
+        (transition.commit, "progress.done | ended |", "progress.done |"),
+        checks.check_transition,
+    ),
+    (
+        "tokens behind an end token are kept",
+        (transition.commit, "count = jnp.minimum(count, first_end + 1)\n", "\n"),
+        checks.check_transition,
+    ),
+    (
+        "an end token that was only proposed ends the row",
+        (transition.commit, "first_end < count", "first_end < width"),
+        checks.check_transition,
+    ),
+    (
+        "a run goes over the limit",
+        (transition.commit, "jnp.minimum(count, room)", "count"),
+        checks.check_transition,
+    ),
+    (
+        "finished rows go on",
+        (transition.commit, "jnp.where(progress.done, 0, ", "jnp.where(False, 0, "),
+        checks.check_transition,
+    ),
+    (
+        "a bonus token in the parallel schedule",
+        (
+            transition.transition,
+            "jnp.minimum(accepted + 1, judged) if parallel else accepted + 1",
+            "accepted + 1",
+        ),
+        checks.check_transition,
+    ),
+    (
+        "the correction is the draft's own token",
+        (
+            verification.judge,
+            "return choice, choice == proposed",
+            "return jnp.where(proposed < 0, choice, proposed), choice == proposed",
+        ),
+        checks.check_sequential,
+    ),
+    (
+        "every slot draws with the noise of the first",
+        (speculation._verdict, "[:, None] + slots", "[:, None] + 0 * slots"),
+        checks.check_parallel_sampled,
+    ),
+    (
+        "the penalty does not count accepted candidates of the same round",
+        (speculation._seen_by_slot, "_mark_one(masks[-1], tokens[:, slot])", "masks[-1]"),
+        checks.check_sequential_sampled,
+    ),
+    (
+        "the penalty counts what was proposed and refused",
+        (
+            speculation._verdict,
+            "_mark(state.seen, choice, following.lengths - progress.lengths)",
+            "_mark(state.seen, judged_tokens, judged)",
+        ),
+        checks.check_sequential_sampled,
+    ),
+    (
+        "a run is over where the round is",
+        (transition.transition, "(progress.run if parallel else 0)", "0"),
+        checks.check_transition,
+    ),
+    (
+        "a correction behind the limit is judged",
+        (transition.transition, "(finished & ~full)", "(running & ~full)"),
+        checks.check_transition,
+    ),
+    (
+        "optimistic after a rejection",
+        (transition.transition, "parallel & full & ~state.done", "parallel & ~state.done"),
+        checks.check_transition,
+    ),
+]
+
+ACCEPTANCE = [
+    (
+        "the pending chunk begins with the token already judged",
+        (transition.transition, "chunk[:, 1:], chunk[:, :1]", "chunk[:, :-1], chunk[:, -1:]"),
+        checks.check_transition,
+    ),
+    (
+        "the draft never feeds its last accepted token",
+        (
+            speculation._propose,
+            "fed = jnp.stack([before, last], axis=1)",
+            "fed = last[:, None]",
+        ),
+        identical_sequential,
+    ),
+    (
+        "the last prompt token is in the draft's cache twice",
+        (speculation.start, "jnp.asarray(pruned.lengths) - 1", "jnp.asarray(pruned.lengths)"),
+        identical_sequential,
+    ),
+    (
+        "the draft stands one position late",
+        (
+            drafting.draft_chunk,
+            "prompt.next_position[:, None] - 1",
+            "prompt.next_position[:, None]",
+        ),
+        identical_parallel,
+    ),
+    (
+        "the draft draws with the noise of the next position",
+        (drafting.draft_chunk, "prompt.lengths + number", "prompt.lengths + number + 1"),
+        identical_parallel,
+    ),
+    (
+        "the draft forgets what is pending when it penalises",
+        (
+            speculation._propose,
+            "_mark(seen, progress.pending, progress.pending_count)",
+            "seen",
+        ),
+        identical_parallel,
+    ),
+    (
+        "the draft keeps ids that its target does not have",
+        (verification.fit_vocabulary, "return logits[..., :size]", "return logits"),
+        checks.check_vocabularies,
+    ),
+    (
+        "kept tokens stand where they stand in the pruned prompt",
+        (pruning.prune, 'positions == "packed"', "True"),
+        checks.check_pruned_prompt,
+    ),
+    (
+        "kept ordinals are counted from the batch's first token",
+        (pruning.kept_columns, "start[:, None] + ", "0 + "),
+        checks.check_pruned_prompt,
+    ),
+]
+
+LAW = [
+    (
+        "the residual ignores q",
+        (verification.judge, "jnp.maximum(p - q, 0.0)", "p"),
+        checks.check_rejection_sequential,
+    ),
+    (
+        "q of the wrong slot",
+        (speculation._verdict, "laws[:, :1])", "laws[:, -1:])"),
+        checks.check_rejection_parallel,
+    ),
+    (
+        "pending tokens are judged by the next chunk's laws",
+        (speculation._verdict, "state.laws, laws[:, :1]", "laws, laws[:, :1]"),
+        checks.check_rejection_parallel,
+    ),
+]
+
+MUTANTS = [*ANSWER, *ACCEPTANCE, *LAW]
+
+
+@pytest.mark.parametrize(
+    ("change", "check"), [mutant[1:] for mutant in MUTANTS], ids=[mutant[0] for mutant in MUTANTS]
+)
+def test_mutant_is_noticed(change, check) -> None:
+    assert_noticed(change, check)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_noise_reused_between_positions_is_seen(schedule: str) -> None:
+    """The law is then off by more than chance allows: p < 1e-9 at 200,000 samples."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            mutate(
+                patch,
+                verification._uniform,
+                "jax.random.fold_in(jax.random.fold_in(key, row), position)",
+                "jax.random.fold_in(key, row)",
+            )
+            mutate(
+                patch,
+                sampling.gumbel_noise,
+                "jax.random.fold_in(jax.random.fold_in(key, row), position)",
+                "jax.random.fold_in(key, row)",
+            )
+            assert checks.law_p_value(schedule, checks.MAXIMAL) < 1e-9
+    finally:
+        forget_programs()
