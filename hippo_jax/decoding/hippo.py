@@ -101,6 +101,12 @@ def make_plan(
     target, draft = both(pair)
     assert draft is not None
     check_configs(target.config, draft.config)  # a pair made by hand was not looked at yet
+    placement = getattr(pair, "placement", None)
+    if placement is not None and placement.target != placement.draft:
+        raise HippoError(
+            "target and draft are placed on different meshes, and this version decodes on one; "
+            "load the pair without a placement"
+        )
     config = HippoConfig() if config is None else config
     if not isinstance(config, HippoConfig):
         raise HippoError(f"config must be a HippoConfig, got {type(config).__name__}")
