@@ -12,18 +12,15 @@ import numpy as np
 
 from hippo_jax.architectures.parameters import count
 from hippo_jax.architectures.video_lm import VideoLM
-from hippo_jax.benchmark.measure import Summary, interleave, machine, plain
+from hippo_jax.benchmark.measure import Run, cell, interleave, machine, plain, where
 from hippo_jax.benchmark.peer_transformers import require_torch
 from hippo_jax.benchmark.shapes import random_prompt, random_video_lm, small
 from hippo_jax.decoding.arguments import Settings
 from hippo_jax.decoding.generate import decode_loop, prefill_state
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
-from hippo_jax.inputs.prepare import prepare_inputs
-from hippo_jax.resources import clip
 
 GRID = (4, 28, 56)  # 1568 visual tokens
-Run = Callable[[], Mapping[str, float]]
 
 
 def compare(
@@ -35,8 +32,9 @@ def compare(
     """
     if peer == "transformers":
         require_torch()
-    model = random_video_lm(small())
-    _check(new_tokens, repeats, model)
+    config = small()
+    _check(new_tokens, repeats, config.text.max_positions)
+    model = random_video_lm(config)
     inputs, row = random_prompt(model, GRID)
     report(f"{count(model) / 1e6:.0f} M parameters, {len(row.ids)} prompt tokens")
     tokens: dict[str, list[int]] = {}
@@ -61,40 +59,8 @@ def compare(
     return outcome
 
 
-def compare_roles(
-    *, pair: str, new_tokens: int, repeats: int, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """Target and draft of a pair of the zoo, both on all visual tokens of the embedded clip.
-
-    The ratio says how many draft steps one target step costs.
-    """
-    from hippo_jax.placement.pair import load_pair
-
-    models = load_pair(pair)
-    _check(new_tokens, repeats, models.target)
-    inputs = prepare_inputs(models, clip(), "Describe the video.")
-    tokens: dict[str, list[int]] = {}
-    runs = {
-        role: _ours(model, inputs, new_tokens, tokens)
-        for role, model in (("target", models.target), ("draft", models.draft))
-    }
-    results = plain(interleave(runs, repeats, report))
-    return {
-        "machine": machine(),
-        "parameters": count(models.target),
-        "visual_tokens": int(inputs.visual_tokens.sum()),
-        "new_tokens": new_tokens,
-        "repeats": repeats,
-        "results": results,
-        "ratio": {
-            what: results["target"][what]["median"] / results["draft"][what]["median"]
-            for what in results["draft"]
-        },
-    }
-
-
-def _check(new_tokens: int, repeats: int, model: VideoLM) -> None:
-    longest = model.config.text.max_positions // 2
+def _check(new_tokens: int, repeats: int, positions: int) -> None:
+    longest = positions // 2
     if not 2 <= new_tokens <= longest or repeats < 1:
         raise HippoError(f"the benchmark needs 2 to {longest} new tokens and at least 1 repeat")
 
@@ -152,17 +118,16 @@ def _measured(prefill: float, decode: float, new_tokens: int) -> dict[str, float
 
 def as_table(outcome: Mapping[str, Any]) -> str:
     """The outcome as a markdown table."""
-    where = outcome["machine"]
     lines = [
         f"{outcome['parameters'] / 1e6:.0f} M parameters, {outcome['visual_tokens']} visual "
         f"tokens, {outcome['new_tokens']} new tokens, median of {outcome['repeats']} "
-        f"(smallest to largest); {where['device']}, {where['cores']} cores, jax {where['jax']}",
+        f"(smallest to largest); {where(outcome['machine'])}",
         "",
         "| | prefill, s | decode, ms a token |",
         "|---|---|---|",
     ]
     for name, found in outcome["results"].items():
-        cells = [_cell(Summary(**found[what])) for what in ("prefill_s", "decode_ms_per_token")]
+        cells = [cell(found[what]) for what in ("prefill_s", "decode_ms_per_token")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if "ratio" in outcome:
         ratio = outcome["ratio"]
@@ -170,7 +135,3 @@ def as_table(outcome: Mapping[str, Any]) -> str:
     if "same_tokens" in outcome:
         lines += ["", f"same greedy tokens: {'yes' if outcome['same_tokens'] else 'NO'}"]
     return "\n".join(lines)
-
-
-def _cell(summary: Summary) -> str:
-    return f"{summary.median:.3g} ({summary.low:.3g} to {summary.high:.3g})"

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+Run = Callable[[], Mapping[str, float]]
+"""One turn of something measured: named measurements."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -26,7 +29,7 @@ class Summary:
 
 
 def interleave(
-    runs: Mapping[str, Callable[[], Mapping[str, float]]],
+    runs: Mapping[str, Run],
     repeats: int,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Summary]]:
@@ -71,6 +74,16 @@ def _processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def where(machine: Mapping[str, Any]) -> str:
+    """The machine in a few words."""
+    return f"{machine['device']}, {machine['cores']} cores, jax {machine['jax']}"
+
+
+def cell(summary: Mapping[str, float]) -> str:
+    """A plain summary in a table: median (smallest to largest)."""
+    return f"{summary['median']:.3g} ({summary['low']:.3g} to {summary['high']:.3g})"
 
 
 def plain(results: dict[str, dict[str, Summary]]) -> dict[str, Any]:

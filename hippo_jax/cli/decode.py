@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,10 @@ def decode(
     fixed = (limit, np.uint32(seed % 2**32))
     rounds = np.int32(ALL_ROUNDS if say is None else 1)
     lowered = jax.jit(first).lower(models, inputs, *fixed)
-    first_program = lowered.compile()
-    more_program = (
-        jax.jit(more, donate_argnums=1).lower(models, lowered.out_info[0], *fixed, rounds).compile()
-    )
+    rest = jax.jit(more, donate_argnums=1).lower(models, lowered.out_info[0], *fixed, rounds)
+    with ThreadPoolExecutor(2) as pool:  # a compiler works on one core
+        programs = pool.map(lambda program: program.compile(), (lowered, rest))
+        first_program, more_program = programs
     compiled = time.perf_counter()
     state, view = first_program(models, inputs, *fixed)
     jax.block_until_ready(view)

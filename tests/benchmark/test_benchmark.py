@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hippo_jax.benchmark import decoding, shapes
+from hippo_jax.benchmark import decoding, scoring_cost, shapes
 from hippo_jax.benchmark.measure import Summary, interleave
 from hippo_jax.cli import main as program
 
@@ -64,15 +64,40 @@ def test_both_sides_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch, capsys
     assert "same greedy tokens: yes" in table and "| transformers |" in table
 
 
-def test_target_and_draft_of_the_embedded_pair(capsys) -> None:
-    assert program.main(["bench", "--pair", "demo", "--new-tokens", "8", "--repeats", "1"]) == 0
-    table = capsys.readouterr().out
-    assert "| target |" in table and "| draft |" in table and "324 visual" in table
+def test_a_scored_prefill_is_measured_beside_a_plain_one(
+    monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(scoring_cost, "small", tiny)
+    monkeypatch.setattr(scoring_cost, "GRID", (2, 8, 12))
+    assert program.main(["bench", "--scoring", "--repeats", "1", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    found = {name: summary["median"] for name, summary in outcome["results"].items()}
+    assert found["ratio"] == pytest.approx(found["scored_s"] / found["prefill_s"])
+    assert outcome["visual_tokens"] == 48 and outcome["query_tokens"] == 21
+    operations = {name: found["operations"] for name, found in outcome["compiled"].items()}
+    assert operations["scored"] > operations["prefill"]
+    assert "| ratio, turn by turn |" in scoring_cost.as_table(outcome)
 
 
 @pytest.mark.parametrize(
-    "words", [["--repeats", "0"], ["--new-tokens", "1"], ["--peer", "transformers", "--startup"]]
+    "words",
+    [
+        ["--repeats", "0"],
+        ["--new-tokens", "1"],
+        ["--pair", "demo", "--new-tokens", "1"],
+        ["--pair", "demo", "--gamma", "0"],
+        ["--pair", "nobody"],
+        ["--pair", ""],
+        ["--peer", "transformers", "--startup"],
+        ["--startup", "--pair", "demo"],
+        ["--scoring", "--new-tokens", "8"],
+        ["--clips", "2"],
+        ["--gamma", "2"],
+        ["--acceptance", "--clips", "0"],
+        ["--acceptance", "--pair", "nobody"],
+    ],
 )
 def test_what_cannot_be_measured_is_one_line(capsys, words: list[str]) -> None:
     assert program.main(["bench", *words]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and said.strip()

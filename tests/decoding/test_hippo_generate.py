@@ -206,7 +206,9 @@ def test_other_settings_change_speed_alone(pair, inputs, plain) -> None:
         found = hj.hippo_generate(pair, inputs, max_new_tokens=60, config=config)
         np.testing.assert_array_equal(found.tokens, plain.tokens)
     kept = np.asarray(found.stats.kept_indices)[0]
-    assert kept[kept >= 0].tolist() == list(range(3 * 81, 4 * 81))  # the user's own scores were used
+    assert kept[kept >= 0].tolist() == list(
+        range(3 * 81, 4 * 81)
+    )  # the user's own scores were used
 
 
 def test_stream_gives_the_text_piece_by_piece(pair, inputs, result) -> None:

@@ -73,7 +73,7 @@ def test_rejection_sampling_parallel() -> None:
 
 def slow_shapes() -> list[Shape]:
     """Every gamma, both schedules, every batch size, ratio, sampler and set of end tokens."""
-    ratios = (0.02, 0.1, 0.3, 0.5, 0.8, 1.0, 0.25, 1.0)
+    ratios = (0.02, 1.0, 0.3, 1.0, 0.8, 1.0, 0.1, 1.0)
     shapes = []
     for gamma in range(1, 9):
         for offset, schedule in enumerate(("sequential", "parallel")):
@@ -84,7 +84,7 @@ def slow_shapes() -> list[Shape]:
                     gamma,
                     1 + (3 * gamma + 4 * offset) % 8,
                     ratios[(gamma + 3 * offset) % 8],
-                    checks.EOS[number % 4] if gamma % 3 else checks.EOS[0],
+                    checks.EOS[number % 4] if gamma % 4 == 1 else checks.EOS[0],
                     checks.SAMPLERS[(gamma + offset) % 4],
                     keywords=(
                         ("draft_positions", "packed" if gamma == 3 else "retained"),
@@ -97,11 +97,11 @@ def slow_shapes() -> list[Shape]:
 
 @pytest.mark.slow
 def test_thousands_of_cases_and_every_transition() -> None:
-    """At least 5,000 cases; every category of transition is met 50 times, none in excess."""
+    """6,400 cases; every category of transition is met 50 times, none in excess."""
     found: Counter = Counter()
     parted = cases = rows = 0
     for shape in slow_shapes():
-        seeds = range(1000, 1320)
+        seeds = range(1000, 1400)
         counts, near = checks.run_cases(shape, seeds)
         checks.run_cases(shape, range(2000, 2004), whole=True)
         found += counts
@@ -110,7 +110,7 @@ def test_thousands_of_cases_and_every_transition() -> None:
     print(f"{cases} cases, {rows} rows, {total} rounds, {parted} rows parted on a tie")
     for category, count in sorted(found.items()):
         print(category, count)
-    assert cases >= 5000 and parted <= rows // 1000
+    assert cases >= 6000 and parted <= rows // 1000
     missing = {c: found[c] for c in checks.all_categories() if found[c] < 50}
     assert not missing
     assert max(found.values()) <= 0.3 * total

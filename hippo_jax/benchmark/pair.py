@@ -1,0 +1,271 @@
+"""A pair on one device: plain decoding beside HIPPO decoding in one run, and its forwards alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hippo_jax.architectures import cache as kv
+from hippo_jax.architectures.parameters import count
+from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.benchmark.measure import Run, Summary, cell, interleave, machine, plain, where
+from hippo_jax.decoding.arguments import make_settings
+from hippo_jax.decoding.config import HippoConfig
+from hippo_jax.decoding.generate import decode_loop, prefill_state
+from hippo_jax.decoding.hippo import ALL_ROUNDS, make_plan
+from hippo_jax.decoding.speculation import SpeculativeState, advance, start
+from hippo_jax.errors import HippoError
+from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.inputs.prepare import prepare_inputs
+from hippo_jax.placement.pair import load_pair
+from hippo_jax.resources import clip, clip_names
+
+PLAIN = "target alone"
+DRAFT = "draft alone"  # its own text, which need not be the target's
+WAYS = {
+    "sequential, full draft": HippoConfig(schedule="sequential", keep_ratio=1.0),
+    "sequential": HippoConfig(schedule="sequential"),
+    "parallel": HippoConfig(schedule="parallel"),
+}
+STEPS = 32  # forwards of one measurement
+
+
+@dataclass
+class Answers:
+    """What one way of decoding said, and its rounds behind the prefill."""
+
+    tokens: list[list[int]] = field(default_factory=list)
+    rounds: int = 0
+
+
+Begin = Callable[[ModelInputs], Any]
+Finish = Callable[[ModelInputs, Any], tuple[Any, Any, int]]
+
+
+def compare_pair(
+    *, pair: str, new_tokens: int, repeats: int, gamma: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Describe the embedded clips with the target alone and with the pair, greedily, ending where
+    the text ends.
+
+    Per way of decoding: seconds a clip until the first token (of HIPPO with scoring and the
+    draft's prefill; in the parallel schedule its first chunk too), milliseconds for each further
+    token, and seconds a clip in all. ``"speed"`` is the target's time divided by the way's own,
+    without prefill (``"decode"``) and with it (``"whole"``). ``"same_tokens"`` says whether all
+    ways gave the target's tokens. ``"steps"`` are forwards on their own: a round of the sequential
+    schedule is gamma draft steps and one target forward of gamma + 1 tokens.
+
+    Raises:
+        HippoError: numbers that do not fit, an unknown pair.
+    """
+    if new_tokens < 2 or repeats < 1:
+        raise HippoError("the benchmark needs at least 2 new tokens and 1 repeat")
+    ways = {name: replace(config, gamma=gamma) for name, config in WAYS.items()}
+    models = load_pair(pair)
+    names = clip_names()
+    inputs = [prepare_inputs(models, clip(name), "Describe the video.") for name in names]
+    prompts = [jax.device_put(one) for one in inputs]
+    answers = {name: Answers() for name in (PLAIN, DRAFT, *ways)}
+    runs: dict[str, Run] = {}
+    for name, model in ((PLAIN, models.target), (DRAFT, models.draft)):
+        runs[name] = _timed(prompts, *_plain(model, inputs[0], new_tokens), answers[name])
+    caches: dict[str, SpeculativeState] = {}
+    for name, config in ways.items():
+        report(f"compiling: {name}")
+        begin, finish = _hippo(models, inputs[0], new_tokens, config)
+        runs[name] = _timed(prompts, begin, finish, answers[name])
+        caches[name] = begin(prompts[0])
+    steps = _steps(models, caches["sequential, full draft"], caches["sequential"], gamma)
+    results = interleave({**runs, **steps}, repeats, report)
+    return {
+        "machine": machine(),
+        "pair": pair,
+        "parameters": {"target": count(models.target), "draft": count(models.draft)},
+        "clips": len(names),
+        "visual_tokens": int(inputs[0].visual_tokens[0]),
+        "kept_visual_tokens": int((np.asarray(caches["sequential"].kept) >= 0).sum()),
+        "max_new_tokens": new_tokens,
+        "gamma": gamma,
+        "repeats": repeats,
+        "tokens": {name: sum(map(len, found.tokens)) for name, found in answers.items()},
+        "tokens_per_round": {name: _tokens_per_round(answers[name]) for name in ways},
+        "results": plain({name: results[name] for name in runs}),
+        "steps": plain({name: results[name] for name in steps}),
+        "speed": {name: _speed(results[PLAIN], results[name]) for name in runs},
+        "same_tokens": same_tokens(answers),
+    }
+
+
+def same_tokens(answers: Mapping[str, Answers]) -> bool:
+    """Whether every way but the draft alone gave the target's tokens."""
+    return all(found.tokens == answers[PLAIN].tokens for n, found in answers.items() if n != DRAFT)
+
+
+def _timed(prompts: Sequence[ModelInputs], begin: Begin, finish: Finish, answers: Answers) -> Run:
+    """All prompts one after the other, prefill and decoding timed apart."""
+
+    def run() -> dict[str, float]:
+        prefill = decode = 0.0
+        answers.tokens, answers.rounds = [], 0
+        for inputs in prompts:
+            first = time.perf_counter()
+            state = jax.block_until_ready(begin(inputs))
+            second = time.perf_counter()
+            tokens, lengths, rounds = jax.block_until_ready(finish(inputs, state))
+            third = time.perf_counter()
+            prefill, decode = prefill + second - first, decode + third - second
+            answers.tokens.append(np.asarray(tokens)[0, : int(lengths[0])].tolist())
+            answers.rounds += int(rounds)
+        # The first token of each answer came with the prefill.
+        later = sum(map(len, answers.tokens)) - len(prompts)
+        found = {
+            "prefill_s": prefill / len(prompts),
+            "decode_ms_per_token": 1e3 * decode / max(1, later),
+            "whole_s": (prefill + decode) / len(prompts),
+        }
+        if answers.rounds:
+            found["decode_ms_per_round"] = 1e3 * decode / answers.rounds
+        return found
+
+    return run
+
+
+def _plain(model: VideoLM, inputs: ModelInputs, new_tokens: int) -> tuple[Begin, Finish]:
+    """Two compiled programs: the prompt, then one token at a time."""
+    settings, limit = make_settings(model, inputs, new_tokens, None, None, None, None)
+
+    def first(model: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
+        return prefill_state(model, inputs, limit, None, settings)
+
+    def rest(model: VideoLM, state: Any, next_position: Any, limit: Any) -> Any:
+        return decode_loop(model, state, next_position, limit, None, settings)
+
+    lowered = jax.jit(first).lower(model, inputs, limit)
+    begin = lowered.compile()
+    then = (
+        jax.jit(rest, donate_argnums=1)
+        .lower(model, lowered.out_info, inputs.next_position, limit)
+        .compile()
+    )
+
+    def finish(inputs: ModelInputs, state: Any) -> tuple[Any, Any, int]:
+        final = then(model, state, inputs.next_position, limit)
+        return final.tokens, final.lengths, 0
+
+    return lambda inputs: begin(model, inputs, limit), finish
+
+
+def _hippo(
+    models: Any, inputs: ModelInputs, new_tokens: int, config: HippoConfig
+) -> tuple[Begin, Finish]:
+    """Two compiled programs: both prompts with the choice of tokens, then rounds."""
+    target, draft = models.target, models.draft
+    plan, limit = make_plan(models, inputs, new_tokens, None, None, None, None, config)
+    rounds = np.int32(ALL_ROUNDS)
+
+    def first(target: VideoLM, draft: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
+        return start(target, draft, inputs, limit, None, plan)
+
+    def rest(target: VideoLM, draft: VideoLM, state: Any, limit: Any, rounds: Any) -> Any:
+        return advance(target, draft, state, limit, None, rounds, plan)
+
+    lowered = jax.jit(first).lower(target, draft, inputs, limit)
+    begin = lowered.compile()
+    then = (
+        jax.jit(rest, donate_argnums=2)
+        .lower(target, draft, lowered.out_info, limit, rounds)
+        .compile()
+    )
+
+    def finish(inputs: ModelInputs, state: SpeculativeState) -> tuple[Any, Any, int]:
+        progress = then(target, draft, state, limit, rounds).progress
+        return progress.tokens, progress.lengths, progress.rounds[0] - plan.parallel
+
+    return lambda inputs: begin(target, draft, inputs, limit), finish
+
+
+def _steps(
+    models: Any, full: SpeculativeState, pruned: SpeculativeState, gamma: int
+) -> dict[str, Run]:
+    """Forwards alone: the target's of 1 and gamma + 1 tokens, the draft's behind all visual tokens
+    and behind those that were kept."""
+    target, draft = models.target, models.draft
+    cases = {
+        "target, 1 token": (target, full.target_cache, full.target_prompt, 1),
+        f"target, {gamma + 1} tokens": (target, full.target_cache, full.target_prompt, gamma + 1),
+        "draft, 1 token": (draft, full.draft_cache, full.draft_prompt, 1),
+        "draft, 1 token, pruned": (draft, pruned.draft_cache, pruned.draft_prompt, 1),
+    }
+    return {
+        name: _repeated(model, cache, prompt.next_position, width)
+        for name, (model, cache, prompt, width) in cases.items()
+    }
+
+
+def _repeated(model: VideoLM, cache: kv.KVCache, next_position: Any, width: int) -> Run:
+    """``STEPS`` forwards of ``width`` tokens, each fed what the one before found likeliest."""
+    room = cache.capacity - width + 1
+
+    def repeat(model: VideoLM, cache: kv.KVCache, next_position: Any) -> Any:
+        def step(number: Any, carry: tuple[Any, kv.KVCache]) -> tuple[Any, kv.KVCache]:
+            fed, cache = carry
+            slot = jnp.full((1,), number % room, jnp.int32)
+            places = (next_position + slot)[:, None] + jnp.arange(width)
+            positions = jnp.broadcast_to(places, (3, 1, width))
+            logits, blocks = model.forward_block(fed, positions, cache, slot)
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32), kv.write(cache, blocks, slot)
+
+        fed = jnp.zeros((1, width), jnp.int32)
+        return jax.lax.fori_loop(0, STEPS, step, (fed, cache))[0]
+
+    program = jax.jit(repeat).lower(model, cache, next_position).compile()
+
+    def run() -> dict[str, float]:
+        begin = time.perf_counter()
+        jax.block_until_ready(program(model, cache, next_position))
+        return {"ms": 1e3 * (time.perf_counter() - begin) / STEPS}
+
+    return run
+
+
+def _tokens_per_round(answers: Answers) -> float | None:
+    later = sum(map(len, answers.tokens)) - len(answers.tokens)
+    return later / answers.rounds if answers.rounds else None
+
+
+def _speed(target: Mapping[str, Summary], own: Mapping[str, Summary]) -> dict[str, float]:
+    parts = {"decode": "decode_ms_per_token", "whole": "whole_s"}
+    return {name: target[what].median / own[what].median for name, what in parts.items()}
+
+
+def as_table(outcome: Mapping[str, Any]) -> str:
+    """The outcome as two markdown tables."""
+    millions = {role: number / 1e6 for role, number in outcome["parameters"].items()}
+    lines = [
+        f"{outcome['pair']}: target {millions['target']:.2f} M and draft {millions['draft']:.2f} M "
+        f"parameters, {outcome['visual_tokens']} visual tokens ({outcome['kept_visual_tokens']} "
+        f"kept), {outcome['clips']} clips, {outcome['tokens'][PLAIN]} new tokens in all, gamma "
+        f"{outcome['gamma']}, greedy, median of {outcome['repeats']} (smallest to largest); "
+        f"{where(outcome['machine'])}",
+        "",
+        "| | prefill, s a clip | decode, ms a token | ms a round | tokens a round "
+        "| speed without prefill | speed with prefill |",
+        "|" + "---|" * 7,
+    ]
+    for name, found in outcome["results"].items():
+        speed, rounds = outcome["speed"][name], outcome["tokens_per_round"].get(name)
+        cells = [cell(found["prefill_s"]), cell(found["decode_ms_per_token"])]
+        cells.append(cell(found["decode_ms_per_round"]) if "decode_ms_per_round" in found else "")
+        cells.append("" if rounds is None else f"{rounds:.2f}")
+        cells += [f"{speed['decode']:.2f}", f"{speed['whole']:.2f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"same tokens as the target alone: {'yes' if outcome['same_tokens'] else 'NO'}"]
+    lines += ["", "| one forward, in a loop | ms |", "|---|---|"]
+    lines += [f"| {name} | {cell(found['ms'])} |" for name, found in outcome["steps"].items()]
+    return "\n".join(lines)
