@@ -26,7 +26,11 @@ def measure_scoring(*, repeats: int, report: Callable[[str], None]) -> dict[str,
     """Seconds of a prefill, and of a prefill with the default (holistic) scores and the choice of
     a tenth of the visual tokens, on random weights.
 
-    Both run in each turn, in alternating order; ``"ratio"`` is taken turn by turn. ``"compiled"``
+    Both run in each turn, in alternating order; ``"ratio"`` is taken turn by turn. Where prefills
+    differ from turn to turn by more than scoring costs, the ratio says little: ``"relevance_s"``
+    (attention scores of all layers) and ``"choice_s"`` (the other scores, fusion, selection) are
+    the same work on random arrays, alone, and ``"share"`` is their sum over the prefill.
+    ``"compiled"``
     is XLA's own account of both programs: bytes of temporary memory, and operations. It counts a
     loop's body once, so the operations of both are too few where a long prompt's attention goes
     block by block.
@@ -39,6 +43,7 @@ def measure_scoring(*, repeats: int, report: Callable[[str], None]) -> dict[str,
         "prefill": jax.jit(_prefill).lower(model, inputs).compile(),
         "scored": jax.jit(_scored).lower(model, inputs).compile(),
     }
+    alone = _alone(model, inputs)
     order = list(programs)
 
     def run() -> dict[str, float]:
@@ -48,8 +53,13 @@ def measure_scoring(*, repeats: int, report: Callable[[str], None]) -> dict[str,
             begin = time.perf_counter()
             jax.block_until_ready(programs[name](model, inputs))
             found[f"{name}_s"] = time.perf_counter() - begin
+        for name, call in alone.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(call())
+            found[f"{name}_s"] = time.perf_counter() - begin
         found["ratio"] = found["scored_s"] / found["prefill_s"]
-        return {name: found[name] for name in ("prefill_s", "scored_s", "ratio")}
+        found["share"] = (found["relevance_s"] + found["choice_s"]) / found["prefill_s"]
+        return found
 
     return {
         "machine": machine(),
@@ -86,6 +96,39 @@ def _scored(model: VideoLM, inputs: ModelInputs) -> Any:
     return logits, cache, kept
 
 
+def _alone(model: VideoLM, inputs: ModelInputs) -> dict[str, Callable[[], Any]]:
+    """The two parts of scoring without the prefill, compiled."""
+    config, text = HippoConfig(), model.config.text
+    batch, columns = inputs.token_ids.shape
+    rows, lines = inputs.query_columns.shape[1], inputs.table.row.shape[0]
+    shapes = (
+        (text.num_layers, batch, rows, text.num_heads, text.head_dim),
+        (text.num_layers, batch, columns, text.num_kv_heads, text.head_dim),
+        (lines, text.hidden_size),
+    )
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    queries, prompt_keys, features = map(jax.random.normal, keys, shapes)
+
+    @jax.jit
+    def relevance(inputs: ModelInputs, queries: jax.Array, prompt_keys: jax.Array) -> jax.Array:
+        found = Relevance(inputs, support(config.scoring))
+        for layer in range(text.num_layers):
+            found.observe(layer, queries[layer], prompt_keys[layer])
+        return found.scores()
+
+    @jax.jit
+    def choice(inputs: ModelInputs, relevance: jax.Array, features: jax.Array) -> jax.Array:
+        context = SelectionContext(inputs, config.keep_ratio, relevance, features, config.scoring)
+        scores = selector_scores(context)
+        return select_tokens(scores, inputs, config.keep_ratio, scope=scope(config.scoring))
+
+    scores = relevance(inputs, queries, prompt_keys)
+    return {
+        "relevance": lambda: relevance(inputs, queries, prompt_keys),
+        "choice": lambda: choice(inputs, scores, features),
+    }
+
+
 def _account(program: Any) -> dict[str, float | None]:
     """``None`` where a backend does not say."""
     cost, memory = program.cost_analysis(), program.memory_analysis()
@@ -116,10 +159,13 @@ def as_table(outcome: Mapping[str, Any]) -> str:
             f"| prefill | {cell(found['prefill_s'])} |",
             f"| prefill, scores, choice | {cell(found['scored_s'])} |",
             f"| ratio, turn by turn | {_ratio(found['ratio'])} |",
+            f"| attention scores alone | {cell(found['relevance_s'])} |",
+            f"| other scores and choice alone | {cell(found['choice_s'])} |",
+            f"| both of them / prefill | {_ratio(found['share'])} |",
             *(["", more] if more else []),
         ]
     )
 
 
 def _ratio(summary: Mapping[str, float]) -> str:
-    return f"{summary['median']:.3f} ({summary['low']:.3f} to {summary['high']:.3f})"
+    return f"{summary['median']:.4f} ({summary['low']:.4f} to {summary['high']:.4f})"

@@ -73,6 +73,8 @@ def test_a_scored_prefill_is_measured_beside_a_plain_one(
     outcome = json.loads(capsys.readouterr().out)
     found = {name: summary["median"] for name, summary in outcome["results"].items()}
     assert found["ratio"] == pytest.approx(found["scored_s"] / found["prefill_s"])
+    parts = found["relevance_s"] + found["choice_s"]
+    assert found["share"] == pytest.approx(parts / found["prefill_s"]) and parts > 0
     assert outcome["visual_tokens"] == 48 and outcome["query_tokens"] == 21
     operations = {name: found["operations"] for name, found in outcome["compiled"].items()}
     assert operations["scored"] > operations["prefill"]
