@@ -61,7 +61,9 @@ def draft_chunk(
     rows = jnp.arange(batch)
     known = draft.config.text.vocab_size
     banned = [i for i in (draft.config.image_token_id, draft.config.video_token_id) if i >= 0]
-    laws = jnp.zeros((batch, gamma, vocab_size)) if is_maximal(settings.sampler) else None
+    laws = (
+        jnp.zeros((batch, gamma, vocab_size), jnp.float32) if is_maximal(settings.sampler) else None
+    )
 
     def step(fed: jax.Array, number: jax.Array, carry: _Carry, place: jax.Array | int) -> _Carry:
         """Feed tokens ending with ``number``, draw the next."""
@@ -72,7 +74,7 @@ def draft_chunk(
             jnp.minimum(fed, known - 1), positions, carry.cache, slots[:, 0]
         )
         fitted = fit_vocabulary(logits[:, -1], vocab_size)
-        if banned:  # no answer holds a placeholder: a proposal of one would be wasted
+        if banned:  # a model that was trained says no placeholders: proposing them is wasted
             fitted = fitted.at[:, jnp.array(banned)].set(-1e30, mode="drop")
         token, law = propose(
             fitted, settings.sampler, carry.seen, key, rows, prompt.lengths + number

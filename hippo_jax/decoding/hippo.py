@@ -38,7 +38,10 @@ def hippo_generate(
 
     The text is the target's own: greedy tokens, and tokens sampled with Gumbel coupling, are those
     of ``generate(pair.target, ...)`` with the same arguments; with maximal coupling they follow the
-    same law. Pure: usable under ``jax.jit``; compiled by itself outside of it.
+    same law. (A pass over several tokens may round otherwise than a pass over one: where two tokens
+    tie within rounding, mostly in bfloat16 or with TF32 matmuls, the texts may part.) Pure: usable
+    under ``jax.jit``, ``jax.pmap`` and ``jax.shard_map(check_vma=False)``; compiled by itself
+    outside of them.
 
     Args:
         pair: a ``ModelPair``. Without a draft the target decodes alone, and a warning says so.

@@ -32,14 +32,15 @@ def prune(inputs: ModelInputs, kept: jax.Array, *, positions: str = "retained") 
             0, 1, 2, ... on all three axes.
 
     Returns:
-        Inputs whose width is that of ``text_columns`` plus K.
+        Inputs whose width is that of ``text_columns`` plus K, at most that of the whole prompt.
     """
     width = inputs.token_ids.shape[1]
     if kept.shape[1] == 0:  # no visual tokens at all
         return inputs
     sources = [jnp.asarray(inputs.text_columns), kept_columns(inputs, kept)]
     joined = jnp.concatenate(sources, axis=1)
-    columns = jnp.sort(jnp.where(joined < 0, width, joined), axis=1)
+    # Text and kept tokens have buckets of their own; together they are never more than the prompt.
+    columns = jnp.sort(jnp.where(joined < 0, width, joined), axis=1)[:, :width]
     valid = columns < width
     columns = jnp.minimum(columns, width - 1)
     lengths = jnp.sum(valid, axis=1).astype(jnp.int32)

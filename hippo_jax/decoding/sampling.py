@@ -73,8 +73,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check_penalty(self.repetition_penalty)
-        # Below this, float32 cannot divide by it.
-        if not (_is_number(self.temperature) and self.temperature > 1e-30):
+        # Below this, divided logits come near the number that stands for an excluded token.
+        if not (_is_number(self.temperature) and self.temperature >= 1e-20):
             raise HippoError(
                 f"temperature must be above 0, got {self.temperature!r}; use Greedy() for the most "
                 "likely tokens"

@@ -123,13 +123,14 @@ def start(
     if settings.sampler.repetition_penalty != 1.0:
         seen = seen_tokens(jnp.asarray(inputs.token_ids), lengths, vocab_size)
     maximal = is_maximal(settings.sampler)
+    no_laws = jnp.zeros((batch, gamma, vocab_size), jnp.float32)
     _, own = row_spans(inputs.table, batch)
     state = SpeculativeState(
         progress=begin(batch, gamma, limit, settings),
         target_cache=target_cache,
         draft_cache=draft_cache,
         seen=seen,
-        laws=jnp.zeros((batch, gamma, vocab_size)) if maximal and plan.parallel else None,
+        laws=no_laws if maximal and plan.parallel else None,
         target_prompt=Prompt(lengths, jnp.asarray(inputs.next_position), last),
         draft_prompt=Prompt(lengths, jnp.asarray(pruned.next_position), last),
         kept=_all_tokens(inputs, own) if kept is None else kept,

@@ -1,11 +1,12 @@
 """The state machine of speculative decoding: one pure function on a small state.
 
 Sequential decoding commits, each round, the accepted start of a chunk and one token of the
-target. Parallel decoding (HIPPO's VPSD, arXiv 2601.08273, section 1.4 of its description; PEARL,
-arXiv 2408.11850) has two modes. *Conservative*: nothing is pending, the target judges the first
-token of the chunk that the draft is making. *Optimistic*: the rest of the last chunk is pending;
-the target judges it and the first token of the next. Acceptance leads to optimistic, rejection to
-conservative mode. There is no bonus token: its place is judged together with the next chunk.
+target. Parallel decoding (video parallel speculative decoding of HIPPO, arXiv 2601.08273, which is
+the state machine of PEARL, arXiv 2408.11850) has two modes. *Conservative*: nothing is pending, the
+target judges the first token of the chunk that the draft is making. *Optimistic*: the rest of the
+last chunk is pending; the target judges it and the first token of the next. Acceptance leads to
+optimistic, rejection to conservative mode. There is no bonus token: its place is judged together
+with the next chunk.
 
 Nothing is ever rolled back. Committed tokens only grow; the caches' lengths follow from how many
 there are (``target: n - 1``, ``draft: n - 1 + pending``, n with the prompt), and what lies behind
@@ -142,7 +143,7 @@ def transition(
     running = ~progress.done
     slots = jnp.arange(agree.shape[1])
     straight = jnp.cumprod(agree & (slots < judged[:, None]), axis=1)
-    accepted = jnp.sum(straight, axis=1)
+    accepted = jnp.sum(straight, axis=1, dtype=jnp.int32)
     full = accepted == judged
     # In the parallel schedule a full verdict has no slot left for a token of the target's own.
     wanted = jnp.minimum(accepted + 1, judged) if parallel else accepted + 1
@@ -158,7 +159,7 @@ def transition(
     return replace(
         state,
         pending=jnp.where((running & onward)[:, None], following, progress.pending),
-        pending_count=jnp.where(onward, gamma - 1, 0),
+        pending_count=jnp.where(onward, jnp.int32(gamma - 1), jnp.int32(0)),
         rounds=progress.rounds + running,
         round_tokens=progress.round_tokens + count,
         accepted=progress.accepted + kept,

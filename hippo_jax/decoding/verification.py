@@ -36,8 +36,8 @@ def is_maximal(sampler: Sampler) -> bool:
 def fit_vocabulary(logits: jax.Array, size: int) -> jax.Array:
     """The draft's logits ``[..., V']`` cut or padded (with -1e30) to the target's ``size``.
 
-    Models of one family may round their vocabularies up differently (trap 26 of the notes on
-    Qwen2.5-VL: 151936 and 152064)."""
+    Sizes of one family may round their vocabularies up differently (Qwen2.5-VL 3B to 151936, 7B to
+    152064), so that one of the two has ids that no text uses."""
     if logits.shape[-1] >= size:
         return logits[..., :size]
     spare = [(0, 0)] * (logits.ndim - 1) + [(0, size - logits.shape[-1])]

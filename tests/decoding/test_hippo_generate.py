@@ -344,6 +344,74 @@ def test_a_draft_that_reads_otherwise_is_refused(pair, tmp_path, name, edit, sai
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_64_bit_mode_and_any_limit(schedule) -> None:
+    """Traced limits from nothing to beyond the capacity, with 64-bit numbers switched on."""
+    case = Case(Shape(schedule, 3, 2, 0.3, ()), 4)
+    expected = np.asarray(
+        hj.generate(case.pair.target, case.inputs, max_new_tokens=12, eos_token_ids=()).tokens
+    )
+
+    @jax.jit
+    def traced(pair, inputs, limit):
+        return hj.hippo_generate(
+            pair,
+            inputs,
+            max_new_tokens=limit,
+            capacity=12,
+            eos_token_ids=(),
+            config=case.shape.config,
+        )
+
+    with jax.enable_x64(True):
+        for limit, length in ((0, 0), (1, 1), (7, 7), (12, 12), (99, 12)):
+            found = traced(case.pair, case.inputs, limit)
+            assert found.lengths.tolist() == [length] * 2
+            np.testing.assert_array_equal(found.tokens[:, :length], expected[:, :length])
+            assert {x.dtype for x in jax.tree.leaves(found)} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_a_broken_draft_does_not_break_the_answer(schedule) -> None:
+    """NaN weights, and another dtype: only acceptance suffers."""
+    case = Case(Shape(schedule, 3, 2, 0.3, ()), 6)
+    expected = case.plain()
+    for change in (lambda x: x * np.nan, lambda x: x.astype(jnp.bfloat16)):
+        draft = jax.tree.map(change, case.pair.draft)
+        pair = hj.ModelPair(case.pair.target, draft)
+        found = hj.hippo_generate(pair, case.inputs, config=case.shape.config, **case.arguments())
+        np.testing.assert_array_equal(found.tokens, expected[0])
+        assert np.isfinite(found.stats.acceptance_rate)
+
+
+def test_shard_map_over_rows() -> None:
+    """Each device decodes its own prompts."""
+    case, other = (Case(Shape("parallel", 3, 2, 0.3, ()), seed) for seed in (8, 9))
+    both = jax.tree.map(lambda *x: np.stack(x), case.inputs, other.inputs)
+    spec, kinds = jax.sharding.PartitionSpec, (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=kinds)
+
+    def each(pair, inputs):
+        inputs = jax.tree.map(lambda x: x[0], inputs)
+        found = hj.hippo_generate(
+            pair, inputs, max_new_tokens=9, eos_token_ids=(), config=case.shape.config
+        )
+        return found.tokens[None]
+
+    found = jax.jit(
+        jax.shard_map(
+            each,
+            mesh=mesh,
+            in_specs=(spec(), spec("data")),
+            out_specs=spec("data"),
+            check_vma=False,
+        )
+    )(case.pair, both)
+    for tokens, inputs in zip(found, (case.inputs, other.inputs), strict=True):
+        expected = hj.generate(case.pair.target, inputs, max_new_tokens=9, eos_token_ids=())
+        np.testing.assert_array_equal(tokens, expected.tokens)
+
+
 def test_nothing_warns_in_ordinary_use(pair, inputs) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -155,6 +155,44 @@ ACCEPTANCE = [
         checks.check_vocabularies,
     ),
     (
+        "the draft may propose placeholders",
+        (drafting.draft_chunk, "if banned:", "if False:"),
+        checks.check_placeholders,
+    ),
+    (
+        "a packed draft goes on where the whole prompt ends",
+        (pruning.prune, "following = lengths", "following = jnp.asarray(inputs.next_position)"),
+        checks.check_packed_draft,
+    ),
+    (
+        "all layers are scored whatever was asked",
+        (
+            speculation._prefill_and_select,
+            'of_target["observed_layers"] = config.score_layers',
+            "pass",
+        ),
+        checks.check_selection,
+    ),
+    (
+        "the target's features for the draft's scores",
+        (speculation._prefill_and_select, "visual[whose]", 'visual["target"]'),
+        checks.check_selection,
+    ),
+    (
+        "the scope is forgotten",
+        (speculation._prefill_and_select, ", scope=scope(scoring)", ""),
+        checks.check_selection,
+    ),
+    (
+        "the support is forgotten",
+        (
+            speculation._prefill_and_select,
+            "Relevance(inputs, support(scoring))",
+            "Relevance(inputs)",
+        ),
+        checks.check_selection,
+    ),
+    (
         "kept tokens stand where they stand in the pruned prompt",
         (pruning.prune, 'positions == "packed"', "True"),
         checks.check_pruned_prompt,
@@ -175,6 +213,11 @@ LAW = [
     (
         "q of the wrong slot",
         (speculation._verdict, "laws[:, :1])", "laws[:, -1:])"),
+        checks.check_rejection_parallel,
+    ),
+    (
+        "the laws of pending tokens are in the wrong order",
+        (speculation._verdict, "laws[:, 1:], laws[:, :1]", "laws[:, :0:-1], laws[:, :1]"),
         checks.check_rejection_parallel,
     ),
     (

@@ -75,7 +75,7 @@ def weights(seed: int, which: VideoLMConfig | None = None) -> dict[str, np.ndarr
     for path, shape in sorted(_abstract(which or config())[1].items()):
         noise = rng.standard_normal(shape).astype(np.float32)
         if len(shape) == 1:
-            centre = 1.0 if path.endswith("scale") else 0.0
+            centre = 1.0 if path.endswith("norm.weight") else 0.0
             found[path] = centre + 0.2 * noise
         else:
             found[path] = noise * np.float32(2.0 / np.sqrt(shape[0]))
