@@ -42,6 +42,10 @@ def test_sequential_sampled() -> None:
     checks.check_sequential_sampled()
 
 
+def test_the_penalty_counts_position_by_position() -> None:
+    checks.check_penalty()
+
+
 def test_parallel_sampled() -> None:
     checks.check_parallel_sampled()
 

@@ -78,7 +78,7 @@ ANSWER = [
     (
         "the penalty does not count accepted candidates of the same round",
         (speculation._seen_by_slot, "_mark_one(masks[-1], tokens[:, slot])", "masks[-1]"),
-        checks.check_sequential_sampled,
+        checks.check_penalty,
     ),
     (
         "the penalty counts what was proposed and refused",
@@ -87,7 +87,7 @@ ANSWER = [
             "_mark(state.seen, choice, following.lengths - progress.lengths)",
             "_mark(state.seen, judged_tokens, judged)",
         ),
-        checks.check_sequential_sampled,
+        checks.check_penalty,
     ),
     (
         "a run is over where the round is",
@@ -227,16 +227,29 @@ LAW = [
     ),
 ]
 
-MUTANTS = [*ANSWER, *ACCEPTANCE, *LAW]
+# The others take half a minute each: `pytest -m slow tests/mutants`.
+QUICK = (
+    checks.check_transition,
+    checks.check_parallel,
+    checks.check_pruned_prompt,
+    checks.check_packed_draft,
+    checks.check_placeholders,
+)
+
+
+def parameter(name: str, change: tuple, check) -> object:
+    marks = () if check in QUICK else pytest.mark.slow
+    return pytest.param(change, check, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(
-    ("change", "check"), [mutant[1:] for mutant in MUTANTS], ids=[mutant[0] for mutant in MUTANTS]
+    ("change", "check"), [parameter(*mutant) for mutant in [*ANSWER, *ACCEPTANCE, *LAW]]
 )
 def test_mutant_is_noticed(change, check) -> None:
     assert_noticed(change, check)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
 def test_noise_reused_between_positions_is_seen(schedule: str) -> None:
     """The law is then off by more than chance allows: p < 1e-9 at 200,000 samples."""

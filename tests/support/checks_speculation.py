@@ -43,6 +43,7 @@ NOISES = (0.0, 0.0, 0.01, 0.02, 0.05, 0.15, 0.5)
 MIXED = Sampling(0.9, top_k=20, top_p=0.95, repetition_penalty=1.2)
 SAMPLERS = (Greedy(), Sampling(0.7), Greedy(1.3), MIXED)
 EOS = ((3, 9, 17, 22), (), (5,), (2, 3, 7))
+FEW = range(24)  # cases of the quick checks: one small shape a question
 NEAR = 1e-3  # logits closer than this may change places when a forward has another shape
 
 _PLAIN: dict[tuple[Shape, int], tuple[np.ndarray, np.ndarray]] = {}
@@ -265,6 +266,11 @@ def check_counters(case: Case, log: np.ndarray, stats, lengths: np.ndarray) -> N
         assert int(stats.kept_visual_tokens[row]) == (kept >= 0).sum() == wanted
 
 
+def check_penalty() -> None:
+    """Tokens of a round count as seen for the next ones of the same round, refused ones never."""
+    run_cases(Shape("sequential", 4, 3, 1.0, (), Greedy(1.5)), FEW)
+
+
 class OneRow:
     """The state machine of one row in plain Python."""
 
@@ -367,10 +373,6 @@ def _check_transition(schedule: str, gamma: int) -> None:
             if not row.done:
                 assert found.pending[b, : found.pending_count[b]].tolist() == row.pending
     assert found.done.all() and sum(len(row.tokens) < row.limit for row in rows) > 10
-
-
-# What the ordinary tests run, and mutants in turn: one small shape a question.
-FEW = range(24)
 
 
 def check_sequential() -> None:
@@ -614,13 +616,13 @@ def all_categories() -> list[tuple[str, str, str, str]]:
 
 def check_selection() -> None:
     """``kept_indices`` are what the public scoring functions choose, model by model."""
-    case = Case(Shape("sequential", 2, 4, 0.3, ()), 11)
+    case = Case(Shape("sequential", 2, 8, 0.3, ()), 11)
     case.pair = ModelPair(case.pair.target, pairs.build(pairs.weights(77)))
     inputs, table = case.inputs, case.inputs.table
     for settings, layers in (
         (ScoringConfig(), 1),
-        (ScoringConfig(attention_support="all", scope="per_frame", temporal=0.0), None),
-        (ScoringConfig(selector="draft", attention=0.5), None),
+        (ScoringConfig(attention_support="all", temporal=0.0, spatial=0.0), None),
+        (ScoringConfig(selector="draft", attention=0.5, scope="per_frame"), None),
     ):
         model = case.pair.draft if settings.selector == "draft" else case.pair.target
         features = model.encode_video(inputs)
