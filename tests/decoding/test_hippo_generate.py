@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import pairs
-from support.checks_speculation import Case, Shape
+from support.pairs import Shape
+from support.speculative_cases import Case
 
 import hippo_jax as hj
 from hippo_jax import resources

@@ -3,22 +3,23 @@
 from collections import Counter
 
 import pytest
+from support import checks_draft, checks_law, checks_transition, speculative_cases
 from support import checks_speculation as checks
 from support.pairs import Shape
 
 # Everything else about a case is data, so these are all the programs there are.
 CI_SHAPES = (
-    Shape("sequential", 1, 2, 0.02, checks.EOS[0]),
-    Shape("sequential", 4, 8, 0.5, checks.EOS[2], checks.SAMPLERS[3]),
-    Shape("parallel", 1, 1, 0.1, checks.EOS[3], checks.SAMPLERS[1]),
-    Shape("parallel", 5, 6, 1.0, checks.EOS[0], checks.SAMPLERS[2]),
+    Shape("sequential", 1, 2, 0.02, speculative_cases.EOS[0]),
+    Shape("sequential", 4, 8, 0.5, speculative_cases.EOS[2], speculative_cases.SAMPLERS[3]),
+    Shape("parallel", 1, 1, 0.1, speculative_cases.EOS[3], speculative_cases.SAMPLERS[1]),
+    Shape("parallel", 5, 6, 1.0, speculative_cases.EOS[0], speculative_cases.SAMPLERS[2]),
 )
 
 
 @pytest.mark.parametrize("shape", CI_SHAPES, ids=str)
 def test_answers_are_those_of_the_target(shape: Shape) -> None:
     """75 cases each through the recorded rounds and through ``hippo_generate`` itself."""
-    found, parted = checks.run_cases(shape, range(75), whole=True)
+    found, parted = speculative_cases.run_cases(shape, range(75), whole=True)
     assert parted <= 1
     kinds = {mode: {kind for m, kind, *_ in found if m == mode} for mode, *_ in found}
     wanted = {"none", "all"} if shape.gamma == 1 else {"none", "some", "all"}
@@ -27,7 +28,7 @@ def test_answers_are_those_of_the_target(shape: Shape) -> None:
 
 
 def test_the_state_machine() -> None:
-    checks.check_transition()
+    checks_transition.check_transition()
 
 
 def test_sequential() -> None:
@@ -52,39 +53,39 @@ def test_parallel_sampled() -> None:
 
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
 def test_an_identical_draft_is_never_refused(schedule: str) -> None:
-    checks.check_identical_draft(schedule)
+    checks_draft.check_identical_draft(schedule)
 
 
 def test_keeping_everything_is_not_pruning() -> None:
-    checks.check_kept_everything()
+    checks_draft.check_kept_everything()
 
 
 def test_a_pruned_prompt_is_the_whole_one_with_tokens_hidden() -> None:
-    checks.check_pruned_prompt()
+    checks_draft.check_pruned_prompt()
 
 
 def test_the_draft_sees_what_the_scores_choose() -> None:
-    checks.check_selection()
+    checks_draft.check_selection()
 
 
 def test_a_packed_draft_goes_on_behind_its_own_prompt() -> None:
-    checks.check_packed_draft()
+    checks_draft.check_packed_draft()
 
 
 def test_the_draft_proposes_no_placeholders() -> None:
-    checks.check_placeholders()
+    checks_draft.check_placeholders()
 
 
 def test_vocabularies_may_differ() -> None:
-    checks.check_vocabularies()
+    checks_draft.check_vocabularies()
 
 
 def test_rejection_sampling_sequential() -> None:
-    checks.check_rejection_sequential()
+    checks_law.check_rejection_sequential()
 
 
 def test_rejection_sampling_parallel() -> None:
-    checks.check_rejection_parallel()
+    checks_law.check_rejection_parallel()
 
 
 def slow_shapes() -> list[Shape]:
@@ -100,8 +101,10 @@ def slow_shapes() -> list[Shape]:
                     gamma,
                     1 + (3 * gamma + 4 * offset) % 8,
                     ratios[(gamma + 3 * offset) % 8],
-                    checks.EOS[number % 4] if gamma % 4 == 1 else checks.EOS[0],
-                    checks.SAMPLERS[(gamma + offset) % 4],
+                    speculative_cases.EOS[number % 4]
+                    if gamma % 4 == 1
+                    else speculative_cases.EOS[0],
+                    speculative_cases.SAMPLERS[(gamma + offset) % 4],
                     keywords=(
                         ("draft_positions", "packed" if gamma == 3 else "retained"),
                         ("score_layers", 1 if gamma == 5 else None),
@@ -109,7 +112,7 @@ def slow_shapes() -> list[Shape]:
                 )
             )
     # Optimistic rounds that are refused at once, and end there, are rare elsewhere.
-    rare = [Shape("parallel", gamma, 6, 0.3, checks.EOS[0]) for gamma in (2, 4)]
+    rare = [Shape("parallel", gamma, 6, 0.3, speculative_cases.EOS[0]) for gamma in (2, 4)]
     return [*shapes, *rare]
 
 
@@ -120,8 +123,8 @@ def test_thousands_of_cases_and_every_transition() -> None:
     parted = cases = rows = 0
     for shape in slow_shapes():
         seeds = range(1000, 1480)
-        counts, near = checks.run_cases(shape, seeds)
-        checks.run_cases(shape, range(2000, 2004), whole=True)
+        counts, near = speculative_cases.run_cases(shape, seeds)
+        speculative_cases.run_cases(shape, range(2000, 2004), whole=True)
         found += counts
         parted, cases, rows = parted + near, cases + len(seeds), rows + len(seeds) * shape.batch
     total = sum(found.values())
@@ -129,6 +132,6 @@ def test_thousands_of_cases_and_every_transition() -> None:
     for category, count in sorted(found.items()):
         print(category, count)
     assert cases >= 8000 and parted <= rows // 1000
-    missing = {c: found[c] for c in checks.all_categories() if found[c] < 50}
+    missing = {c: found[c] for c in speculative_cases.all_categories() if found[c] < 50}
     assert not missing
     assert max(found.values()) <= 0.3 * total

@@ -4,13 +4,14 @@ each is noticed by a check that an ordinary test runs under the name given in it
 import functools
 
 import pytest
+from support import checks_draft, checks_law, checks_transition
 from support import checks_speculation as checks
 from support.mutation import assert_noticed, forget_programs, mutate
 
 from hippo_jax.decoding import drafting, pruning, sampling, speculation, transition, verification
 
-identical_parallel = functools.partial(checks.check_identical_draft, "parallel")
-identical_sequential = functools.partial(checks.check_identical_draft, "sequential")
+identical_parallel = functools.partial(checks_draft.check_identical_draft, "parallel")
+identical_sequential = functools.partial(checks_draft.check_identical_draft, "sequential")
 
 ANSWER = [
     (
@@ -30,27 +31,27 @@ ANSWER = [
     (
         "a verified end token is ignored",
         (transition.commit, "progress.done | ended |", "progress.done |"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "tokens behind an end token are kept",
         (transition.commit, "count = jnp.minimum(count, first_end + 1)\n", "\n"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "an end token that was only proposed ends the row",
         (transition.commit, "first_end < count", "first_end < width"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "a run goes over the limit",
         (transition.commit, "jnp.minimum(count, room)", "count"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "finished rows go on",
         (transition.commit, "jnp.where(progress.done, 0, ", "jnp.where(False, 0, "),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "a bonus token in the parallel schedule",
@@ -59,7 +60,7 @@ ANSWER = [
             "jnp.minimum(accepted + 1, judged) if parallel else accepted + 1",
             "accepted + 1",
         ),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "the correction is the draft's own token",
@@ -92,17 +93,17 @@ ANSWER = [
     (
         "a run is over where the round is",
         (transition.transition, "(progress.run if parallel else 0)", "0"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "a correction behind the limit is judged",
         (transition.transition, "(finished & ~full)", "(running & ~full)"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "optimistic after a rejection",
         (transition.transition, "parallel & full & ~state.done", "parallel & ~state.done"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
 ]
 
@@ -110,7 +111,7 @@ ACCEPTANCE = [
     (
         "the pending chunk begins with the token already judged",
         (transition.transition, "chunk[:, 1:], chunk[:, :1]", "chunk[:, :-1], chunk[:, -1:]"),
-        checks.check_transition,
+        checks_transition.check_transition,
     ),
     (
         "the draft never feeds its last accepted token",
@@ -152,17 +153,17 @@ ACCEPTANCE = [
     (
         "the draft keeps ids that its target does not have",
         (verification.fit_vocabulary, "return logits[..., :size]", "return logits"),
-        checks.check_vocabularies,
+        checks_draft.check_vocabularies,
     ),
     (
         "the draft may propose placeholders",
         (drafting.draft_chunk, "if banned:", "if False:"),
-        checks.check_placeholders,
+        checks_draft.check_placeholders,
     ),
     (
         "a packed draft goes on where the whole prompt ends",
         (pruning.prune, "following = lengths", "following = jnp.asarray(inputs.next_position)"),
-        checks.check_packed_draft,
+        checks_draft.check_packed_draft,
     ),
     (
         "all layers are scored whatever was asked",
@@ -171,17 +172,17 @@ ACCEPTANCE = [
             'of_target["observed_layers"] = config.score_layers',
             "pass",
         ),
-        checks.check_selection,
+        checks_draft.check_selection,
     ),
     (
         "the target's features for the draft's scores",
         (speculation._prefill_and_select, "visual[whose]", 'visual["target"]'),
-        checks.check_selection,
+        checks_draft.check_selection,
     ),
     (
         "the scope is forgotten",
         (speculation._prefill_and_select, ", scope=scope(scoring)", ""),
-        checks.check_selection,
+        checks_draft.check_selection,
     ),
     (
         "the support is forgotten",
@@ -190,17 +191,17 @@ ACCEPTANCE = [
             "Relevance(inputs, support(scoring))",
             "Relevance(inputs)",
         ),
-        checks.check_selection,
+        checks_draft.check_selection,
     ),
     (
         "kept tokens stand where they stand in the pruned prompt",
         (pruning.prune, 'positions == "packed"', "True"),
-        checks.check_pruned_prompt,
+        checks_draft.check_pruned_prompt,
     ),
     (
         "kept ordinals are counted from the batch's first token",
         (pruning.kept_columns, "start[:, None] + ", "0 + "),
-        checks.check_pruned_prompt,
+        checks_draft.check_pruned_prompt,
     ),
 ]
 
@@ -208,32 +209,32 @@ LAW = [
     (
         "the residual ignores q",
         (verification.judge, "jnp.maximum(p - q, 0.0)", "p"),
-        checks.check_rejection_sequential,
+        checks_law.check_rejection_sequential,
     ),
     (
         "q of the wrong slot",
         (speculation._verdict, "laws[:, :1])", "laws[:, -1:])"),
-        checks.check_rejection_parallel,
+        checks_law.check_rejection_parallel,
     ),
     (
         "the laws of pending tokens are in the wrong order",
         (speculation._verdict, "laws[:, 1:], laws[:, :1]", "laws[:, :0:-1], laws[:, :1]"),
-        checks.check_rejection_parallel,
+        checks_law.check_rejection_parallel,
     ),
     (
         "pending tokens are judged by the next chunk's laws",
         (speculation._verdict, "state.laws, laws[:, :1]", "laws, laws[:, :1]"),
-        checks.check_rejection_parallel,
+        checks_law.check_rejection_parallel,
     ),
 ]
 
 # The others take half a minute each: `pytest -m slow tests/mutants`.
 QUICK = (
-    checks.check_transition,
+    checks_transition.check_transition,
     checks.check_parallel,
-    checks.check_pruned_prompt,
-    checks.check_packed_draft,
-    checks.check_placeholders,
+    checks_draft.check_pruned_prompt,
+    checks_draft.check_packed_draft,
+    checks_draft.check_placeholders,
 )
 
 
@@ -267,6 +268,6 @@ def test_noise_reused_between_positions_is_seen(schedule: str) -> None:
                 "jax.random.fold_in(jax.random.fold_in(key, row), position)",
                 "jax.random.fold_in(key, row)",
             )
-            assert checks.law_p_value(schedule, checks.MAXIMAL) < 1e-9
+            assert checks_law.law_p_value(schedule, checks_law.MAXIMAL) < 1e-9
     finally:
         forget_programs()

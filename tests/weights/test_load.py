@@ -296,7 +296,7 @@ def test_revision_of_a_directory(checkpoint):
         load_model(checkpoint().directory, revision="main")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float64", "bf17", 3, object()], ids=str)
+@pytest.mark.parametrize("dtype", ["int8", "float64", "bf17", 3, ["a"]], ids=str)
 def test_unknown_dtype(checkpoint, dtype):
     with pytest.raises(HippoError, match="use one of float32, bfloat16, float16"):
         load_model(checkpoint().directory, dtype=dtype)
