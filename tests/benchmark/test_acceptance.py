@@ -39,6 +39,7 @@ def outcome(pair, clips) -> dict:
         return measure_acceptance(pair, clips, [PROMPT] * 3, settings=(ALL, RANDOM, NONE))
 
 
+@pytest.mark.slow
 def test_what_the_draft_sees_decides(outcome: dict) -> None:
     assert [found["kept_visual_tokens"] for found in outcome["settings"]] == [324, 17, 0]
     rates = [found["parallel"]["acceptance_rate"] for found in outcome["settings"]]
@@ -46,6 +47,7 @@ def test_what_the_draft_sees_decides(outcome: dict) -> None:
     assert rates[0] > rates[2] > 0, rates
 
 
+@pytest.mark.slow
 def test_clips_that_fill_up_a_batch_do_not_count(outcome: dict, pair, clips) -> None:
     texts = [acceptance.generate(pair.target, inputs) for inputs in each(pair, clips)]
     assert outcome["tokens"] == sum(int(text.lengths[0]) for text in texts)

@@ -132,8 +132,16 @@ MUTANTS = [
 ]
 
 
+# One for each check in the ordinary tests, the others in the slow ones.
+FIRST = {mutant[2]: mutant[0] for mutant in reversed(MUTANTS)}
+
+
 @pytest.mark.parametrize(
-    ("change", "check"), [mutant[1:] for mutant in MUTANTS], ids=[mutant[0] for mutant in MUTANTS]
+    ("change", "check"),
+    [
+        pytest.param(change, check, id=name, marks=() if FIRST[check] == name else pytest.mark.slow)
+        for name, change, check in MUTANTS
+    ],
 )
 def test_mutant_is_noticed(change, check) -> None:
     assert_noticed(change, check)

@@ -26,6 +26,8 @@ from support.oracles import close
 from support.pairs import Shape
 from support.speculative_cases import MIXED, Case, same_or_near
 
+BOTH = (Greedy(2.0), MIXED)
+
 
 def unbanned(own: dict, which: VideoLMConfig | None = None) -> VideoLM:
     """A model that may say placeholders when it drafts; random targets do say them."""
@@ -33,13 +35,13 @@ def unbanned(own: dict, which: VideoLMConfig | None = None) -> VideoLM:
     return pairs.build(own, which)
 
 
-def check_identical_draft(schedule: str) -> None:
+def check_identical_draft(schedule: str, samplers=BOTH) -> None:
     """A draft that is the target and sees everything is never refused, so the rounds are known.
 
     This is what an error on the draft's side shows in: a wrong slot, position, token or mask costs
     acceptance and nothing else.
     """
-    for sampler in (Greedy(2.0), MIXED):
+    for sampler in samplers:
         shape = Shape(schedule, 4, 2, 1.0, (), sampler)
         for seed in range(3):
             case = Case(shape, seed)
