@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from hippo_jax.architectures.video_lm import VideoLM
     from hippo_jax.decoding.config import HippoConfig
     from hippo_jax.decoding.generate import Generation, generate
-    from hippo_jax.decoding.hippo import hippo_generate
     from hippo_jax.decoding.sampling import Greedy, Sampling
     from hippo_jax.decoding.stats import SpeculationStats
-    from hippo_jax.decoding.streaming import stream
     from hippo_jax.errors import HippoError
     from hippo_jax.inputs.model_inputs import ModelInputs
     from hippo_jax.inputs.prepare import prepare_inputs
     from hippo_jax.inputs.video import Video
-    from hippo_jax.placement.pair import ModelPair, Placement, load_pair
+    from hippo_jax.placement.pair import ModelPair, load_pair
+    from hippo_jax.placement.placement import Placement
     from hippo_jax.resources import clip
+    from hippo_jax.scheduling.hippo import hippo_generate
+    from hippo_jax.scheduling.streaming import stream
     from hippo_jax.scoring.config import ScoringConfig
     from hippo_jax.weights.convert import convert
     from hippo_jax.weights.load import load_model
@@ -35,20 +36,20 @@ _HOME = {
     "generate": "hippo_jax.decoding.generate",
     "Generation": "hippo_jax.decoding.generate",
     "Greedy": "hippo_jax.decoding.sampling",
-    "hippo_generate": "hippo_jax.decoding.hippo",
+    "hippo_generate": "hippo_jax.scheduling.hippo",
     "HippoConfig": "hippo_jax.decoding.config",
     "HippoError": "hippo_jax.errors",
     "load_model": "hippo_jax.weights.load",
     "load_pair": "hippo_jax.placement.pair",
     "ModelInputs": "hippo_jax.inputs.model_inputs",
     "ModelPair": "hippo_jax.placement.pair",
-    "Placement": "hippo_jax.placement.pair",
+    "Placement": "hippo_jax.placement.placement",
     "prepare_inputs": "hippo_jax.inputs.prepare",
     "Sampling": "hippo_jax.decoding.sampling",
     "scoring": "hippo_jax",
     "ScoringConfig": "hippo_jax.scoring.config",
     "SpeculationStats": "hippo_jax.decoding.stats",
-    "stream": "hippo_jax.decoding.streaming",
+    "stream": "hippo_jax.scheduling.streaming",
     "Video": "hippo_jax.inputs.video",
     "VideoLM": "hippo_jax.architectures.video_lm",
 }

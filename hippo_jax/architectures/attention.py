@@ -150,15 +150,19 @@ def cached_attention(
     layer: LayerCache,
     prompt_lengths: jax.Array,
     tail_lengths: jax.Array,
+    first: jax.Array | int = 0,
 ) -> jax.Array:
     """A block of new tokens against the prompt, the tail written so far, and the block itself.
 
     Args:
-        q, k, v: the block's projections, ``[B, Q, N | K, H]``; token i sees block slots <= i.
+        q: the block's queries, ``[B, Q, N, H]``.
+        k, v: ``[B, W, K, H]``, W >= Q. Query i sees slots <= first + i of them.
         layer: this layer's keys and values, read only.
         prompt_lengths: int32 ``[B]``, prompt slots that hold a row's own tokens.
         tail_lengths: int32 ``[B]``, tail slots that are valid. Slots past it may hold any finite
             number.
+        first: slot of the block's first token among ``k`` and ``v``, which may hold tokens that are
+            not in the tail yet.
 
     The three parts meet in one softmax; only their scores are concatenated, never keys. Returns
     ``[B, Q, N, H]``.
@@ -179,9 +183,10 @@ def cached_attention(
     tail = hide(
         _scores(rows, layer.tail_k), jnp.arange(layer.tail_k.shape[2]) < tail_lengths[:, None]
     )
-    own = _scores(rows, block_k).reshape(b, kv, g, length, length)
-    causal = jnp.arange(length) <= jnp.arange(length)[:, None]
-    own = jnp.where(causal, own, MASKED).reshape(b, kv, g * length, length)
+    width = k.shape[1]
+    own = _scores(rows, block_k).reshape(b, kv, g, length, width)
+    causal = jnp.arange(width) <= first + jnp.arange(length)[:, None]
+    own = jnp.where(causal, own, MASKED).reshape(b, kv, g * length, width)
 
     joined = jnp.concatenate([prompt, tail, own], axis=-1)
     weights = jax.nn.softmax(joined, axis=-1)

@@ -47,6 +47,21 @@ class KVCache:
         return self.layers[0].tail_k.shape[2]
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PartialPrefill:
+    """A prompt on its way through the layers.
+
+    Attributes:
+        hidden: ``[B, T, D]``, or behind the last layer ``[B, R, D]``: only the rows that are
+            wanted.
+        blocks: keys and values of the layers that are done.
+    """
+
+    hidden: jax.Array
+    blocks: tuple[Block, ...]
+
+
 def from_prompt(blocks: Sequence[Block], lengths: jax.Array, capacity: int) -> KVCache:
     """A cache over a prefilled prompt with ``capacity`` empty tail slots."""
 
@@ -57,6 +72,12 @@ def from_prompt(blocks: Sequence[Block], lengths: jax.Array, capacity: int) -> K
         return LayerCache(keys, values, empty, empty)
 
     return KVCache(tuple(layer(block) for block in blocks), lengths)
+
+
+def fresh_blocks(cache: KVCache, width: int) -> list[Block]:
+    """Room for ``width`` tokens that are not written to the cache yet."""
+    b, heads, _, dim = cache.layers[0].tail_k.shape
+    return [(jnp.zeros((b, width, heads, dim), layer.tail_k.dtype),) * 2 for layer in cache.layers]
 
 
 def write(cache: KVCache, blocks: Sequence[Block], slot: jax.Array) -> KVCache:

@@ -13,6 +13,7 @@ scoring can watch queries and keys through it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from hippo_jax.architectures.linear import Linear
 from hippo_jax.architectures.norm import RMSNorm
 from hippo_jax.architectures.parameters import weight
 from hippo_jax.architectures.rope import Rotary, rotary_tables, rotate
+
+if TYPE_CHECKING:
+    from hippo_jax.architectures.tensor_parallel import Shards
 
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 """``attend(layer, q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> [B,T,N,H]``, q and k rotated."""
@@ -52,6 +56,8 @@ class Attention(nnx.Module):
         self.query_norm = RMSNorm(dim, config.rms_norm_eps, None, rngs=rngs) if norm else None
         self.key_norm = RMSNorm(dim, config.rms_norm_eps, None, rngs=rngs) if norm else None
         self.head_dim = dim
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.shards: Shards | None = None
 
     def __call__(
         self, x: jax.Array, rotary: Rotary, layer: int, attend: Attend, keep: Keep | None = None
@@ -64,8 +70,17 @@ class Attention(nnx.Module):
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         q, k = rotate(q, row_rotary), rotate(k, rotary)
+        k, v = self._own_heads(k, q.shape[2]), self._own_heads(v, q.shape[2])
         context = attend(layer, q, k, v)
         return self.output(context.reshape(*rows.shape[:2], -1)), (k, v)
+
+    def _own_heads(self, x: jax.Array, queries: int) -> jax.Array:
+        """Of keys or values ``[B, T, K, H]`` those that this device's query heads read."""
+        if self.shards is None or queries == self.num_heads or x.shape[2] < self.num_kv_heads:
+            return x
+        first = self.shards.index() * queries  # too few key heads to split: all of them are here
+        head = first // (self.num_heads // self.num_kv_heads)
+        return jax.lax.dynamic_slice_in_dim(x, head, 1, axis=2)
 
 
 class GatedMLP(nnx.Module):
@@ -113,6 +128,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.shards: Shards | None = None
         self.embedding = weight(rngs, (config.vocab_size, config.hidden_size), ("vocab", "embed"))
         self.layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, "embed", rngs=rngs)
@@ -126,7 +142,15 @@ class Decoder(nnx.Module):
 
     def embed(self, token_ids: jax.Array) -> jax.Array:
         """``[B, T] -> [B, T, D]``."""
-        return self.embedding[...][token_ids]
+        table = self.embedding[...]
+        rows = table.shape[0]
+        if self.shards is None or rows == self.config.vocab_size:
+            return table[token_ids]
+        # Ids outside of the table are clipped into it, as a look-up in the whole table would do.
+        local = jnp.clip(token_ids, 0, self.config.vocab_size - 1) - self.shards.index() * rows
+        own = (local >= 0) & (local < rows)
+        found = table[jnp.clip(local, 0, rows - 1)]
+        return self.shards.sum(jnp.where(own[..., None], found, jnp.zeros((), table.dtype)))
 
     def run_layers(
         self,
@@ -162,5 +186,9 @@ class Decoder(nnx.Module):
         x = self.norm(x)
         if self.head is None:
             table = self.embedding[...]
-            return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
-        return self.head(x, out_dtype=jnp.float32)
+            own = jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+        else:
+            own = self.head(x, out_dtype=jnp.float32)
+        if self.shards is None or own.shape[-1] == self.config.vocab_size:
+            return own
+        return self.shards.gather(own)

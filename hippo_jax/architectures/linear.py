@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from hippo_jax.architectures.parameters import weight
+
+if TYPE_CHECKING:
+    from hippo_jax.architectures.tensor_parallel import Shards
 
 
 class Linear(nnx.Module):
@@ -30,10 +33,15 @@ class Linear(nnx.Module):
         bias: bool,
         rngs: nnx.Rngs,
     ) -> None:
+        self.in_features = in_features
+        self.shards: Shards | None = None
         self.kernel = weight(rngs, (in_features, out_features), axes)
         self.bias = weight(rngs, (out_features,), axes[1:], "zeros") if bias else None
 
     def __call__(self, x: jax.Array, out_dtype: Any = None) -> jax.Array:
         """``out_dtype``: of the sums and the result; default that of ``x``."""
-        y = jnp.matmul(x, self.kernel[...], preferred_element_type=out_dtype)
+        kernel = self.kernel[...]
+        y = jnp.matmul(x, kernel, preferred_element_type=out_dtype)
+        if self.shards is not None and kernel.shape[0] < self.in_features:
+            y = self.shards.sum(y)
         return y if self.bias is None else y + self.bias[...]

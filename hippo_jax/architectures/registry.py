@@ -29,6 +29,7 @@ class Family:
         build_vision_layout: ``(vision config, grids, patch rows) -> layout`` pytree of numpy.
         rope_positions: ``(config, ids, media) -> (int32 [3, T], next position)``.
         merged_tokens: ``(vision config, grid) -> visual tokens``.
+        vision_axes: ``vision config -> {logical axis: units}``, what may be split over devices.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Family:
     build_vision_layout: Callable[..., Any]
     rope_positions: Callable[..., Any]
     merged_tokens: Callable[..., int]
+    vision_axes: Callable[..., dict[str, int]]
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -49,6 +51,7 @@ FAMILIES: Mapping[str, Family] = {
         build_vision_layout=qwen2_5_vl_layout.build_vision_layout,
         rope_positions=qwen2_5_vl_layout.rope_positions,
         merged_tokens=qwen2_5_vl_layout.merged_tokens,
+        vision_axes=qwen2_5_vl_config.vision_axes,
     )
 }
 

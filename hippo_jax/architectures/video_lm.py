@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,12 @@ from hippo_jax.architectures.attention import (
     causal_attention,
     rows_attention,
 )
+from hippo_jax.architectures.cache import PartialPrefill
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import Decoder
 from hippo_jax.architectures.registry import Family, family_of
+from hippo_jax.architectures.sharding import Home
+from hippo_jax.architectures.tensor_parallel import Shards, on_devices
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 
@@ -36,11 +39,15 @@ class VideoLM(nnx.Module):
     Attributes:
         config: sizes and special ids (static).
         source: directory with the tokenizer and processor files, or ``None`` (static).
+        home: the devices that share its weights, or ``None`` (static).
+        shards: inside a program over these devices, how they talk to each other.
     """
 
     def __init__(self, config: VideoLMConfig, *, rngs: nnx.Rngs, source: str | None = None) -> None:
         self.config = config
         self.source = source
+        self.home: Home | None = None
+        self.shards: Shards | None = None
         self.vision = family_of(config.family).vision_tower(config.vision, rngs=rngs)
         self.decoder = Decoder(config.text, rngs=rngs)
 
@@ -62,6 +69,12 @@ class VideoLM(nnx.Module):
     def dtype(self) -> Any:
         """The dtype of the decoder's weights and activations."""
         return self.decoder.embedding.get_value().dtype
+
+    @property
+    def head_shards(self) -> Shards | None:
+        """Who holds the other query heads, ``None`` if all are here."""
+        text, kernel = self.config.text, self.decoder.layers[0].attention.query.kernel
+        return self.shards if kernel.shape[1] < text.num_heads * text.head_dim else None
 
     def __call__(
         self, inputs: ModelInputs, *, positions: Any = None, last: bool = False
@@ -152,33 +165,62 @@ class VideoLM(nnx.Module):
         Returns logits after each row's last token, float32 ``[B, V]``, and a cache with
         ``capacity`` free slots.
         """
-        lengths = jnp.asarray(inputs.lengths)
         count = len(self.decoder.layers)
         watched = 0 if observe is None else count if observed_layers is None else observed_layers
-        asked = jnp.asarray(inputs.query_columns)
-        queries = jnp.maximum(asked, 0)
-        # The last layer answers for the last token alone, or for all rows that are observed.
-        whole = watched >= count
-        columns = queries if whole else jnp.maximum(lengths - 1, 0)[:, None]
+        begun = self.begin_prefill(inputs, watched, visual=visual, observe=observe)
+        return self.end_prefill(inputs, begun, capacity)
 
-        def pick(x: jax.Array, columns: jax.Array) -> jax.Array:
-            return jax.vmap(lambda row, at: row[at])(x, columns)
+    def begin_prefill(
+        self,
+        inputs: ModelInputs,
+        layers: int,
+        *,
+        visual: jax.Array | None = None,
+        observe: Observe | None = None,
+    ) -> PartialPrefill:
+        """The prompt through the first ``layers`` layers, each of which ``observe`` is told of."""
+        x = self.embed_prompt(inputs, self.encode_video(inputs) if visual is None else visual)
+        return self._prompt_layers(inputs, PartialPrefill(x, ()), layers, observe)
+
+    def end_prefill(
+        self, inputs: ModelInputs, begun: PartialPrefill, capacity: int
+    ) -> tuple[jax.Array, kv.KVCache]:
+        """The layers that ``begin_prefill`` left; returns what ``prefill`` returns."""
+        lengths, count = jnp.asarray(inputs.lengths), len(self.decoder.layers)
+        answer = jnp.zeros_like(lengths)
+        if len(begun.blocks) == count:  # all query rows were kept, the last of them is the end
+            answer = jnp.sum(jnp.asarray(inputs.query_columns) >= 0, axis=1) - 1
+        done = self._prompt_layers(inputs, begun, count, None)
+        logits = self.decoder.logits(_pick(done.hidden, answer[:, None])[:, 0])
+        return logits, kv.from_prompt(done.blocks, lengths, capacity)
+
+    def _prompt_layers(
+        self, inputs: ModelInputs, begun: PartialPrefill, stop: int, observe: Observe | None
+    ) -> PartialPrefill:
+        """From where ``begun`` stands to before layer ``stop``."""
+        count = len(self.decoder.layers)
+        if len(begun.blocks) == stop:
+            return begun
+        queries = jnp.maximum(jnp.asarray(inputs.query_columns), 0)
+        # The last layer answers for the last token alone, or for all rows that are observed.
+        columns = jnp.maximum(jnp.asarray(inputs.lengths) - 1, 0)[:, None]
+        columns = columns if observe is None else queries
 
         def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             last = layer == count - 1
-            if observe is not None and layer < watched:
-                observe(layer, q if last else pick(q, queries), k)
+            if observe is not None:
+                observe(layer, q if last else _pick(q, queries), k)
             return rows_attention(q, k, v, columns) if last else causal_attention(q, k, v)
 
         hidden, blocks = self.decoder.run_layers(
-            self.embed_prompt(inputs, self.encode_video(inputs) if visual is None else visual),
+            begun.hidden,
             jnp.asarray(inputs.positions),
             attend,
-            keep=lambda x: pick(x, columns),
+            start=len(begun.blocks),
+            stop=stop,
+            keep=(lambda x: _pick(x, columns)) if stop == count else None,
         )
-        answer = jnp.sum(asked >= 0, axis=1) - 1 if whole else jnp.zeros_like(lengths)
-        logits = self.decoder.logits(pick(hidden, answer[:, None])[:, 0])
-        return logits, kv.from_prompt(blocks, lengths, capacity)
+        return PartialPrefill(hidden, (*begun.blocks, *blocks))
 
     def forward_block(
         self,
@@ -186,6 +228,9 @@ class VideoLM(nnx.Module):
         positions: jax.Array,
         cache: kv.KVCache,
         tail_lengths: jax.Array,
+        *,
+        fresh: Sequence[kv.Block] | None = None,
+        first: jax.Array | int = 0,
     ) -> tuple[jax.Array, list[kv.Block]]:
         """A block of new tokens against a cache, which is only read.
 
@@ -193,25 +238,44 @@ class VideoLM(nnx.Module):
             token_ids: int32 ``[B, Q]``.
             positions: rotary positions, int32 ``[3, B, Q]``.
             tail_lengths: int32 ``[B]``, valid tail slots.
+            fresh, first: every layer's keys and values ``[B, W, K, H]`` of tokens behind the tail
+                that are not written to it yet, and how many of them there are. A loop that carries
+                these few carries no cache.
 
         Returns:
-            Logits float32 ``[B, Q, V]`` and the block's keys and values, for ``cache.write``.
+            Logits float32 ``[B, Q, V]`` and the block's keys and values, for ``cache.write``; with
+            ``fresh`` those of all tokens so far, still ``W`` wide.
         """
+        behind: list[kv.Block] = []
 
         def attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            if fresh is not None:
+                k, v = (
+                    jax.lax.dynamic_update_slice_in_dim(old, new, first, axis=1)
+                    for old, new in zip(fresh[layer], (k, v), strict=True)
+                )
+                behind.append((k, v))
             return cached_attention(
-                q, k, v, cache.layers[layer], cache.prompt_lengths, tail_lengths
+                q, k, v, cache.layers[layer], cache.prompt_lengths, tail_lengths, first
             )
 
         hidden, blocks = self.decoder.run_layers(self.decoder.embed(token_ids), positions, attend)
-        return self.decoder.logits(hidden), blocks
+        return self.decoder.logits(hidden), blocks if fresh is None else behind
+
+
+def _pick(x: jax.Array, columns: jax.Array) -> jax.Array:
+    """``x [B, T, ...]`` at ``columns [B, R]`` -> ``[B, R, ...]``."""
+    return jax.vmap(lambda row, at: row[at])(x, columns)
 
 
 @jax.jit
 def _logits_at(model: VideoLM, inputs: ModelInputs, columns: jax.Array) -> jax.Array:
-    hidden, _ = model.run_prompt(inputs, model.encode_video(inputs))
-    picked = jnp.take_along_axis(hidden, columns[..., None], axis=1)
-    return model.decoder.logits(picked)
+    def local(model: VideoLM, inputs: ModelInputs, columns: jax.Array) -> jax.Array:
+        hidden, _ = model.run_prompt(inputs, model.encode_video(inputs))
+        picked = jnp.take_along_axis(hidden, columns[..., None], axis=1)
+        return model.decoder.logits(picked)
+
+    return on_devices(local, (model,), inputs, columns)
 
 
 def abstract_model(config: VideoLMConfig) -> VideoLM:

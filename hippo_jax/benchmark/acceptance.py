@@ -20,12 +20,15 @@ from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.ratios import paired_difference, ratio_error
 from hippo_jax.decoding.config import DEFAULT_GAMMA, HippoConfig
 from hippo_jax.decoding.generate import Generation, generate
-from hippo_jax.decoding.hippo import ALL_ROUNDS, hippo_generate, make_plan
-from hippo_jax.decoding.speculation import Plan, advance, finish, start
 from hippo_jax.decoding.stats import SpeculationStats
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import prepare_inputs
+from hippo_jax.scheduling.hippo import hippo_generate
+from hippo_jax.scheduling.one_device import advance, start
+from hippo_jax.scheduling.plan import Plan, make_plan
+from hippo_jax.scheduling.programs import ALL_ROUNDS
+from hippo_jax.scheduling.state import finish
 from hippo_jax.scoring.config import ScoringConfig
 
 BATCH = 16  # clips at a time

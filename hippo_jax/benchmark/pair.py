@@ -18,13 +18,14 @@ from hippo_jax.benchmark.measure import Run, Summary, cell, interleave, machine,
 from hippo_jax.decoding.arguments import make_settings
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import decode_loop, prefill_state
-from hippo_jax.decoding.hippo import ALL_ROUNDS, make_plan
-from hippo_jax.decoding.speculation import SpeculativeState, advance, start
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import prepare_inputs
 from hippo_jax.placement.pair import load_pair
 from hippo_jax.resources import clip, clip_names
+from hippo_jax.scheduling.plan import make_plan
+from hippo_jax.scheduling.programs import ALL_ROUNDS, advance, start
+from hippo_jax.scheduling.state import SpeculativeState
 
 PLAIN = "target alone"
 DRAFT = "draft alone"  # its own text, which need not be the target's
@@ -208,8 +209,9 @@ def _steps(
     }
 
 
-def _repeated(model: VideoLM, cache: kv.KVCache, next_position: Any, width: int) -> Run:
+def _repeated(model: VideoLM, cache: kv.KVCache | None, next_position: Any, width: int) -> Run:
     """``STEPS`` forwards of ``width`` tokens, each fed what the one before found likeliest."""
+    assert cache is not None
     room = cache.capacity - width + 1
 
     def repeat(model: VideoLM, cache: kv.KVCache, next_position: Any) -> Any:

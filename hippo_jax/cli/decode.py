@@ -20,11 +20,12 @@ import numpy as np
 from hippo_jax.decoding.arguments import KEY_INSIDE, Settings, make_settings
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import Generation, decode_loop, prefill_state
-from hippo_jax.decoding.hippo import ALL_ROUNDS, both, make_plan
 from hippo_jax.decoding.sampling import Sampler
-from hippo_jax.decoding.speculation import Plan, advance, finish, start
-from hippo_jax.decoding.streaming import TextPieces
 from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.scheduling.plan import Plan, both, make_plan
+from hippo_jax.scheduling.programs import ALL_ROUNDS, advance, start
+from hippo_jax.scheduling.state import finish
+from hippo_jax.scheduling.streaming import TextPieces
 
 First = Callable[[Any, ModelInputs, Any, Any], Any]
 """``(models, inputs, limit, seed) -> (state, view)``: both prefills and the first tokens. A view is

@@ -40,7 +40,7 @@ def draft_chunk(
     seen: jax.Array | None,
     key: jax.Array | None,
     settings: Settings,
-) -> tuple[jax.Array, jax.Array | None, kv.KVCache]:
+) -> tuple[jax.Array, jax.Array | None, list[kv.Block]]:
     """Propose ``gamma`` tokens.
 
     Tokens are numbered from the prompt's last one (0), which the draft's cache leaves out: token i
@@ -55,7 +55,9 @@ def draft_chunk(
 
     Returns:
         Tokens int32 ``[B, gamma]``, their laws float32 ``[B, gamma, V]`` (processed logits;
-        ``None`` unless coupling is maximal), and the cache.
+        ``None`` unless coupling is maximal), and for ``cache.write`` the keys and values of all
+        tokens fed. The cache itself is only read: inside a loop or a branch a cache that is
+        written would be copied.
     """
     batch, width = fed.shape
     rows = jnp.arange(batch)
@@ -65,45 +67,47 @@ def draft_chunk(
         jnp.zeros((batch, gamma, vocab_size), jnp.float32) if is_maximal(settings.sampler) else None
     )
 
-    def step(fed: jax.Array, number: jax.Array, carry: _Carry, place: jax.Array | int) -> _Carry:
-        """Feed tokens ending with ``number``, draw the next."""
-        offsets = jnp.arange(fed.shape[1]) - (fed.shape[1] - 1)
-        slots = number[:, None] + offsets
+    start = index - (width - 1)
+
+    def step(fed: jax.Array, first: jax.Array | int, carry: _Carry, place: jax.Array) -> _Carry:
+        """Feed tokens behind the ``first`` that this chunk has fed already, draw the next."""
+        slots = (start + first)[:, None] + jnp.arange(fed.shape[1])
         positions = jnp.broadcast_to(prompt.next_position[:, None] - 1 + slots, (3, *slots.shape))
-        logits, blocks = draft.forward_block(
-            jnp.minimum(fed, known - 1), positions, carry.cache, slots[:, 0]
+        logits, fresh = draft.forward_block(
+            jnp.minimum(fed, known - 1), positions, cache, start, fresh=carry.fresh, first=first
         )
         fitted = fit_vocabulary(logits[:, -1], vocab_size)
         if banned:  # a model that was trained says no placeholders: proposing them is wasted
             fitted = fitted.at[:, jnp.array(banned)].set(-1e30, mode="drop")
         token, law = propose(
-            fitted, settings.sampler, carry.seen, key, rows, prompt.lengths + number
+            fitted, settings.sampler, carry.seen, key, rows, prompt.lengths + slots[:, -1]
         )
         return _Carry(
-            cache=kv.write(carry.cache, blocks, slots[:, 0]),
+            fresh=fresh,
             tokens=carry.tokens.at[:, place].set(token),
             laws=None if carry.laws is None else carry.laws.at[:, place].set(law),
             seen=None if carry.seen is None else carry.seen.at[rows, token].set(True),
         )
 
-    carry = _Carry(cache, jnp.zeros((batch, gamma), jnp.int32), laws, seen)
-    first = 0
+    fresh = kv.fresh_blocks(cache, gamma + width - 1)
+    carry = _Carry(fresh, jnp.zeros((batch, gamma), jnp.int32), laws, seen)
+    done = 0
     if width > 1:
-        carry = step(fed, index, carry, 0)
-        first = 1
+        carry = step(fed, 0, carry, jnp.int32(0))
+        done = 1
 
     def again(place: jax.Array, carry: _Carry) -> _Carry:
         last = jnp.where(place > 0, carry.tokens[:, place - 1], fed[:, -1])
-        return step(last[:, None], index + place, carry, place)
+        return step(last[:, None], place + width - 1, carry, place)
 
-    carry = jax.lax.fori_loop(first, gamma, again, carry)
-    return carry.tokens, carry.laws, carry.cache
+    carry = jax.lax.fori_loop(done, gamma, again, carry)
+    return carry.tokens, carry.laws, carry.fresh
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Carry:
-    cache: kv.KVCache
+    fresh: list[kv.Block]
     tokens: jax.Array
     laws: jax.Array | None
     seen: jax.Array | None

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hippo_jax.architectures import cache as kv
+from hippo_jax.architectures.tensor_parallel import on_devices
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.arguments import Settings, make_settings
 from hippo_jax.decoding.sampling import Sampler, draw, seen_tokens
@@ -160,9 +161,14 @@ def _generate(
     key: jax.Array | None,
     settings: Settings,
 ) -> Generation:
-    state = prefill_state(model, inputs, limit, key, settings)
-    final = decode_loop(model, state, jnp.asarray(inputs.next_position), limit, key, settings)
-    return Generation(final.tokens, final.lengths)
+    def local(
+        model: VideoLM, inputs: ModelInputs, limit: jax.Array, key: jax.Array | None
+    ) -> Generation:
+        state = prefill_state(model, inputs, limit, key, settings)
+        final = decode_loop(model, state, jnp.asarray(inputs.next_position), limit, key, settings)
+        return Generation(final.tokens, final.lengths)
+
+    return on_devices(local, (model,), inputs, limit, key)
 
 
 def generate(

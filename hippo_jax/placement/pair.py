@@ -7,24 +7,12 @@ from typing import Any
 
 import jax
 
+from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.compatibility import check_configs, check_files
-from hippo_jax.weights.load import load_model
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Placement:
-    """Where the two models live.
-
-    Attributes:
-        target: mesh of the target, ``None`` (default) for the default device.
-        draft: mesh of the draft, ``None`` (default) for the default device.
-    """
-
-    target: jax.sharding.Mesh | None = None
-    draft: jax.sharding.Mesh | None = None
+from hippo_jax.placement.placement import Placement
+from hippo_jax.weights.load import load_at
 
 
 @jax.tree_util.register_dataclass
@@ -75,18 +63,18 @@ def load_pair(
     if target is None or draft is None:
         raise HippoError("a pair needs a name, or both target= and draft=")
 
-    def load(source: Any, mesh: jax.sharding.Mesh | None) -> VideoLM:
+    def load(source: Any, home: Home | None) -> VideoLM:
         if not isinstance(source, VideoLM):
-            return load_model(source, dtype=dtype, mesh=mesh)
-        homes = {d for leaf in jax.tree.leaves(source) for d in leaf.devices()}
-        if mesh is not None and homes != set(mesh.devices.flat):
+            return load_at(source, dtype, home)
+        if home is not None and source.home != home:
             raise HippoError(
-                "a loaded model is not on the mesh that the placement names; load it with "
+                "a loaded model is not where the placement wants it; load it with "
                 "load_model(mesh=...), or give its source"
             )
         return source
 
-    pair = ModelPair(load(target, placement.target), load(draft, placement.draft), placement)
+    homes = placement.homes()
+    pair = ModelPair(load(target, homes[0]), load(draft, homes[1]), placement)
     check_configs(pair.target.config, pair.draft.config)
     check_files(pair.target.source, pair.draft.source)
     return pair

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hippo_jax.architectures.attention import MASKED, score_bytes
+from hippo_jax.architectures.tensor_parallel import Shards, on_devices
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
@@ -86,8 +87,12 @@ class Relevance:
     the same trace.
     """
 
-    def __init__(self, inputs: ModelInputs, support: Support = "visual") -> None:
+    def __init__(
+        self, inputs: ModelInputs, support: Support = "visual", heads: Shards | None = None
+    ) -> None:
+        """``heads``: the devices that hold the other heads, ``model.head_shards``."""
         check_choice("support", support, SUPPORTS)
+        self.heads = heads
         self.inputs = inputs
         self.support: Support = support
         self.total: jax.Array | None = None
@@ -106,16 +111,21 @@ class Relevance:
         if self.total is None:
             raise HippoError("no layer has been observed; pass `observe` to a prefill first")
         table = self.inputs.table
-        own = self.total[jnp.asarray(table.row), jnp.asarray(table.slot)] / self.layers
+        total = self.total
+        if self.heads is not None:  # each device has the mean over as many heads
+            total = self.heads.sum(total) / self.heads.size
+        own = total[jnp.asarray(table.row), jnp.asarray(table.slot)] / self.layers
         return jnp.where(jnp.asarray(table.valid), own, 0.0)
 
 
 @partial(jax.jit, static_argnames=("support", "layers"))
 def _relevance(model: VideoLM, inputs: ModelInputs, support: Support, layers: int) -> jax.Array:
-    relevance = Relevance(inputs, support)
-    # What the scores do not need (later layers, the head, the cache) falls out of the program.
-    model.prefill(inputs, 1, observe=relevance.observe, observed_layers=layers)
-    return relevance.scores()
+    def local(model: VideoLM, inputs: ModelInputs) -> jax.Array:
+        relevance = Relevance(inputs, support, model.head_shards)
+        model.begin_prefill(inputs, layers, observe=relevance.observe)
+        return relevance.scores()
+
+    return on_devices(local, (model,), inputs)
 
 
 def attention_relevance(

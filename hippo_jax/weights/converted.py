@@ -12,6 +12,7 @@ import numpy as np
 
 from hippo_jax.architectures.parameters import Declared, declared, with_values
 from hippo_jax.architectures.registry import family_of
+from hippo_jax.architectures.sharding import Home, specs_at
 from hippo_jax.architectures.video_lm import VideoLM, abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
@@ -40,7 +41,7 @@ def is_converted(directory: Path) -> bool:
     return files.is_finished(directory)
 
 
-def load(directory: Path, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None) -> VideoLM:
+def load(directory: Path, dtype: np.dtype[Any], home: Home | None) -> VideoLM:
     """The model of a finished conversion (see ``load_model``)."""
     found = files.read_manifest(directory)
     if found.dtype not in DTYPES:
@@ -57,9 +58,10 @@ def load(directory: Path, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None) 
     model = abstract_model(config)
     wanted = declared(model)
     _require_shapes(directory, found, wanted)
+    specs = specs_at(model.config, wanted, home)
     weights: dict[str, jax.Array] = {}
     for path, value in _weights(directory, found, wanted):
-        weights[path], finite = place(value, dtype, wanted[path].axes, mesh)
+        weights[path], finite = place(value, dtype, specs[path], home)
         if not finite:
             raise HippoError(
                 f"{directory}: {path} has values that are not finite in {dtype.name};"

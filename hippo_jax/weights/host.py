@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
-from hippo_jax.architectures.sharding import automatic, weight_sharding
+from hippo_jax.architectures.sharding import Home
 from hippo_jax.errors import HippoError
 
 Array = np.ndarray[Any, Any]
@@ -114,32 +115,37 @@ def fits(source: Array, dtype: np.dtype[Any]) -> bool:
 
 
 def place(
-    source: Array,
-    dtype: np.dtype[Any],
-    axes: Sequence[str | None],
-    mesh: jax.sharding.Mesh | None,
+    source: Array, dtype: np.dtype[Any], spec: P, home: Home | None
 ) -> tuple[jax.Array, bool]:
     """``source`` (in our layout) on its devices in ``dtype``, and whether all of it is finite.
 
-    Without a mesh the array is uncommitted on the default device, so that it may still enter a
+    Without a home the array is uncommitted on the default device, so that it may still enter a
     computation over many devices. On a mesh each device gets its own shard from the host. Returns
     when the transfer is done, so that host buffers never wait in a row for an accelerator.
     """
-    if mesh is None:
+    if home is None:
         whole, finite = converted(source, dtype)
         return jax.device_put(whole).block_until_ready(), finite
 
     # Devices that hold the same part share one host buffer.
-    parts: dict[tuple[tuple[int, int, int], ...], tuple[Array, bool]] = {}
+    parts: dict[tuple[tuple[int, int], ...], tuple[Array, bool]] = {}
+
+    shape = home.stored_shape(source.shape, spec)
 
     def shard(index: Index | None) -> Array:
         assert index is not None
-        key = tuple(part.indices(size) for part, size in zip(index, source.shape, strict=True))
+        taken = []
+        for part, stored, name in zip(index, shape, spec, strict=True):
+            start, stop, _ = part.indices(stored)
+            length = stop - start
+            if name is not None:  # from the place on the mesh to the part of the weight
+                start = home.owner(start // length) * length
+            taken.append((start, start + length))
+        key = tuple(taken)
         if key not in parts:
-            parts[key] = converted(source[index], dtype)
+            parts[key] = converted(source[tuple(slice(*ends) for ends in key)], dtype)
         return parts[key][0]
 
-    sharding = weight_sharding(axes, source.shape, automatic(mesh))
-    array = jax.make_array_from_callback(source.shape, sharding, shard)
+    array = jax.make_array_from_callback(shape, home.sharding(spec), shard)
     array.block_until_ready()
     return array, all(finite for _, finite in parts.values())

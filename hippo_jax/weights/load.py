@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hippo_jax.architectures.parameters import declared, with_values
-from hippo_jax.architectures.sharding import automatic
+from hippo_jax.architectures.parameters import declared, values, with_values
+from hippo_jax.architectures.sharding import Home, specs_at
 from hippo_jax.architectures.video_lm import VideoLM, abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import converted
@@ -36,36 +36,55 @@ def load_model(
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (or a numpy or jax dtype) of every
             weight. Default: float32 on CPUs, bfloat16 on TPUs and on GPUs of compute capability 8
             and above, float16 on older GPUs.
-        mesh: split the weights over its axis ``"tp"``. Default: the default device.
+        mesh: split the weights over its axis ``"tp"``; the model then runs on these devices
+            together. Default: the default device.
         revision: branch, tag or commit on the hub.
 
     Raises:
         HippoError: the source cannot be found, is of an architecture that is not supported, is
             damaged or unfinished, or its tensors do not fit the model (all of them are named).
     """
+    return load_at(source, dtype, None if mesh is None else Home.of(mesh), revision)
+
+
+def load_at(
+    source: str | os.PathLike[str], dtype: Any, home: Home | None, revision: str | None = None
+) -> VideoLM:
+    """``load_model`` to a home, which may be a part of a mesh."""
     if not isinstance(source, (str, os.PathLike)):
         raise HippoError(f"source must be a directory or a hub id, got {source!r}")
     asked = None if dtype is None else parse_dtype(dtype)
-    mesh = None if mesh is None else automatic(mesh)
     directory = locate(source, revision)
-    device = default_device() if mesh is None else mesh.devices.flat[0]
+    device = default_device() if home is None else home.mesh.devices.flat[0]
     target = default_dtype(device) if asked is None else asked
     if converted.is_converted(directory):
-        model = converted.load(directory, target, mesh)
+        model = converted.load(directory, target, home)
     else:
-        model = _from_files(open_checkpoint(directory), target, mesh)
+        model = _from_files(open_checkpoint(directory), target, home)
+    model.home = home
     model.source = os.path.abspath(directory)  # the tokenizer is read later, perhaps elsewhere
     return model
 
 
-def _from_files(
-    checkpoint: Checkpoint, dtype: np.dtype[Any], mesh: jax.sharding.Mesh | None
-) -> VideoLM:
+def place_model(model: VideoLM, home: Home | None) -> VideoLM:
+    """A model whose weights are whole, on the host or on one device, copied to ``home``."""
+    specs = specs_at(model.config, declared(model), home)
+    weights = {
+        path: place(np.asarray(value), np.dtype(value.dtype), specs[path], home)[0]
+        for path, value in values(model).items()
+    }
+    placed = with_values(model, weights)
+    placed.home = home
+    return placed
+
+
+def _from_files(checkpoint: Checkpoint, dtype: np.dtype[Any], home: Home | None) -> VideoLM:
     checkpoint.require_fitting(dtype)
     model = abstract_model(checkpoint.config)
+    specs = specs_at(checkpoint.config, declared(model), home)
     weights: dict[str, jax.Array] = {}
     for path, item in declared(model).items():
-        weights[path], finite = place(checkpoint.weight(path, item.shape), dtype, item.axes, mesh)
+        weights[path], finite = place(checkpoint.weight(path, item.shape), dtype, specs[path], home)
         if not finite:
             checkpoint.raise_with_values(dtype)
     return with_values(model, weights)

@@ -8,7 +8,8 @@ from support import checks_draft, checks_law, checks_transition
 from support import checks_speculation as checks
 from support.mutation import assert_noticed, forget_programs, mutate
 
-from hippo_jax.decoding import drafting, pruning, sampling, speculation, transition, verification
+from hippo_jax.decoding import drafting, pruning, sampling, transition, verification
+from hippo_jax.scheduling import one_device, roles, state
 
 identical_parallel = functools.partial(checks_draft.check_identical_draft, "parallel")
 identical_sequential = functools.partial(checks_draft.check_identical_draft, "sequential")
@@ -17,15 +18,15 @@ ANSWER = [
     (
         "rollback one short: the target's block is written one slot late",
         (
-            speculation.one_round,
-            "tail = jnp.maximum(progress.lengths - 1, 0)",
-            "tail = progress.lengths",
+            roles.verified_slot,
+            "jnp.maximum(state.progress.lengths - 1, 0)",
+            "state.progress.lengths",
         ),
         checks.check_parallel,
     ),
     (
         "a garbage slot is visible",
-        (speculation.one_round, "state.target_cache, tail\n", "state.target_cache, tail + 1\n"),
+        (roles.verify, "cache, tail\n", "cache, tail + 1\n"),
         checks.check_parallel,
     ),
     (
@@ -73,20 +74,20 @@ ANSWER = [
     ),
     (
         "every slot draws with the noise of the first",
-        (speculation._verdict, "[:, None] + slots", "[:, None] + 0 * slots"),
+        (roles.rule, "[:, None] + slots", "[:, None] + 0 * slots"),
         checks.check_parallel_sampled,
     ),
     (
         "the penalty does not count accepted candidates of the same round",
-        (speculation._seen_by_slot, "_mark_one(masks[-1], tokens[:, slot])", "masks[-1]"),
+        (roles._seen_by_slot, "_mark_one(masks[-1], tokens[:, slot])", "masks[-1]"),
         checks.check_penalty,
     ),
     (
         "the penalty counts what was proposed and refused",
         (
-            speculation._verdict,
-            "_mark(state.seen, choice, following.lengths - progress.lengths)",
-            "_mark(state.seen, judged_tokens, judged)",
+            state.follow,
+            "mark(state.seen, choice, following.lengths - progress.lengths)",
+            "mark(state.seen, proposed, judged)",
         ),
         checks.check_penalty,
     ),
@@ -116,7 +117,7 @@ ACCEPTANCE = [
     (
         "the draft never feeds its last accepted token",
         (
-            speculation._propose,
+            roles.propose,
             "fed = jnp.stack([before, last], axis=1)",
             "fed = last[:, None]",
         ),
@@ -124,7 +125,7 @@ ACCEPTANCE = [
     ),
     (
         "the last prompt token is in the draft's cache twice",
-        (speculation.start, "jnp.asarray(pruned.lengths) - 1", "jnp.asarray(pruned.lengths)"),
+        (roles.prepare_draft, "jnp.asarray(pruned.lengths) - 1", "jnp.asarray(pruned.lengths)"),
         identical_sequential,
     ),
     (
@@ -138,14 +139,18 @@ ACCEPTANCE = [
     ),
     (
         "the draft draws with the noise of the next position",
-        (drafting.draft_chunk, "prompt.lengths + number", "prompt.lengths + number + 1"),
+        (
+            drafting.draft_chunk,
+            "prompt.lengths + slots[:, -1]",
+            "prompt.lengths + slots[:, -1] + 1",
+        ),
         identical_parallel,
     ),
     (
         "the draft forgets what is pending when it penalises",
         (
-            speculation._propose,
-            "_mark(seen, progress.pending, progress.pending_count)",
+            roles.propose,
+            "mark(seen, progress.pending, progress.pending_count)",
             "seen",
         ),
         identical_parallel,
@@ -168,28 +173,32 @@ ACCEPTANCE = [
     (
         "all layers are scored whatever was asked",
         (
-            speculation._prefill_and_select,
-            'of_target["observed_layers"] = config.score_layers',
+            roles.read_prompt,
+            "layers = config.score_layers",
             "pass",
         ),
         checks_draft.check_selection,
     ),
     (
         "the target's features for the draft's scores",
-        (speculation._prefill_and_select, "visual[whose]", 'visual["target"]'),
+        (
+            one_device.start,
+            "read_prompt(draft, inputs, draft_visual",
+            "read_prompt(draft, inputs, visual",
+        ),
         checks_draft.check_selection,
     ),
     (
         "the scope is forgotten",
-        (speculation._prefill_and_select, ", scope=scope(scoring)", ""),
+        (roles.read_prompt, ", scope=scope(scoring)", ""),
         checks_draft.check_selection,
     ),
     (
         "the support is forgotten",
         (
-            speculation._prefill_and_select,
-            "Relevance(inputs, support(scoring))",
-            "Relevance(inputs)",
+            roles.read_prompt,
+            "Relevance(inputs, support(scoring), ",
+            "Relevance(inputs, heads=",
         ),
         checks_draft.check_selection,
     ),
@@ -213,17 +222,17 @@ LAW = [
     ),
     (
         "q of the wrong slot",
-        (speculation._verdict, "laws[:, :1])", "laws[:, -1:])"),
+        (roles.rule, "laws[:, :1])", "laws[:, -1:])"),
         checks_law.check_rejection_parallel,
     ),
     (
         "the laws of pending tokens are in the wrong order",
-        (speculation._verdict, "laws[:, 1:], laws[:, :1]", "laws[:, :0:-1], laws[:, :1]"),
+        (state.follow, "laws[:, 1:], proposal", "laws[:, :0:-1], proposal"),
         checks_law.check_rejection_parallel,
     ),
     (
         "pending tokens are judged by the next chunk's laws",
-        (speculation._verdict, "state.laws, laws[:, :1]", "laws, laws[:, :1]"),
+        (roles.rule, "state.laws, laws[:, :1]", "laws, laws[:, :1]"),
         checks_law.check_rejection_parallel,
     ),
 ]

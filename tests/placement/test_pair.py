@@ -30,13 +30,17 @@ def test_a_pair_is_a_pytree_of_weights_and_its_placement_is_static(pair) -> None
 
 
 def test_models_may_be_given_and_meshes_chosen(pair) -> None:
-    mesh = jax.make_mesh((2,), ("tp",), devices=jax.devices()[2:4])
+    placement = hj.Placement.on(2, jax.devices()[2:4])
+    mesh = placement.draft
+    target = hj.load_model(pair.target.source, mesh=placement.target)
     placed = hj.load_pair(
-        target=pair.target,
+        target=target,
         draft=resources.checkpoint_directory("demo", "draft"),
-        placement=hj.Placement(draft=mesh),
+        placement=placement,
     )
-    assert placed.target is pair.target
+    assert placed.target is target
+    with pytest.raises(hj.HippoError, match="not where the placement wants it"):
+        hj.load_pair(target=pair.target, draft=target, placement=placement)
     homes = {d for leaf in jax.tree.leaves(placed.draft) for d in leaf.devices()}
     assert homes == set(mesh.devices.flat)
     for ours, theirs in zip(

@@ -14,12 +14,14 @@ from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.config import HippoConfig
-from hippo_jax.decoding.hippo import hippo_generate, make_plan
 from hippo_jax.decoding.pruning import prune
 from hippo_jax.decoding.sampling import Greedy, Sampling
-from hippo_jax.decoding.speculation import _propose, start
 from hippo_jax.inputs.model_inputs import assemble
 from hippo_jax.placement.pair import ModelPair
+from hippo_jax.scheduling.hippo import hippo_generate
+from hippo_jax.scheduling.one_device import start
+from hippo_jax.scheduling.plan import make_plan
+from hippo_jax.scheduling.roles import propose
 from hippo_jax.scoring.config import ScoringConfig
 from support import pairs
 from support.oracles import close
@@ -225,7 +227,7 @@ def check_placeholders() -> None:
     state = jax.jit(
         lambda target, draft, inputs, limit: start(target, draft, inputs, limit, None, plan)
     )(case.pair.target, draft, case.inputs, limit)
-    chunk, _, _ = jax.jit(lambda draft, state: _propose(draft, state, pairs.VOCAB, None, plan))(
+    proposal, _ = jax.jit(lambda draft, state: propose(draft, state, pairs.VOCAB, None, plan))(
         draft, state
     )
-    assert not np.isin(chunk, (pairs.IMAGE, pairs.VIDEO)).any()
+    assert not np.isin(proposal.chunk, (pairs.IMAGE, pairs.VIDEO)).any()

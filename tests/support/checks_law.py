@@ -9,11 +9,11 @@ import numpy as np
 import scipy.stats
 
 from hippo_jax.decoding.config import HippoConfig
-from hippo_jax.decoding.hippo import hippo_generate
 from hippo_jax.decoding.sampling import Sampling, process
 from hippo_jax.inputs import model_inputs
 from hippo_jax.inputs.model_inputs import Row, assemble
 from hippo_jax.placement.pair import ModelPair
+from hippo_jax.scheduling.hippo import hippo_generate
 from support import pairs
 
 LAW_VOCAB = 8

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hippo_jax.decoding.generate import generate
-from hippo_jax.decoding.hippo import hippo_generate, make_plan
 from hippo_jax.decoding.sampling import Greedy, Sampling, gumbel_noise, process
-from hippo_jax.decoding.speculation import Plan, finish, one_round, start
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.pair import ModelPair
+from hippo_jax.scheduling.hippo import hippo_generate
+from hippo_jax.scheduling.one_device import one_round, start
+from hippo_jax.scheduling.plan import Plan, make_plan
+from hippo_jax.scheduling.state import finish
 from support import pairs
 from support.pairs import Shape
 

@@ -41,6 +41,15 @@ class VisionConfig:
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
+def vision_axes(vision: VisionConfig) -> dict[str, int]:
+    """Logical axes of the tower that may be split over devices, with the units of each."""
+    return {
+        "vision_heads": vision.num_heads,
+        "vision_mlp": vision.intermediate_size,
+        "vision_joined": vision.hidden_size * vision.merge_size**2,
+    }
+
+
 def _int(source: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = source.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -41,16 +41,17 @@ class VisionAttention(nnx.Module):
         self.qkv_bias = weight(rngs, (3, size), (None, "vision_heads"), "zeros")
         self.output = Linear(size, size, ("vision_heads", "vision_embed"), bias=True, rngs=rngs)
         self.num_heads = vision.num_heads
+        self.head_dim = size // vision.num_heads
 
     def __call__(
         self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
     ) -> jax.Array:
-        patches, size = x.shape
+        patches = x.shape[0]
         # Contracted as it is stored: a reshape would join a split axis to a whole one.
         packed = jnp.einsum("pd,dks->pks", x, self.qkv_kernel[...]) + self.qkv_bias[...]
-        q, k, v = (packed[:, i].reshape(patches, self.num_heads, -1) for i in range(3))
+        q, k, v = (packed[:, i].reshape(patches, -1, self.head_dim) for i in range(3))
         context = segment_attention(rotate(q, rotary), rotate(k, rotary), v, groups, place)
-        return self.output(context.reshape(patches, size))
+        return self.output(context.reshape(patches, -1))
 
 
 class VisionBlock(nnx.Module):
@@ -82,9 +83,9 @@ class PatchMerger(nnx.Module):
         wide = vision.hidden_size * vision.merge_size**2
         self.width = wide
         self.norm = RMSNorm(vision.hidden_size, EPS, "vision_embed", rngs=rngs)
-        self.inner = Linear(wide, wide, ("vision_merged", "vision_mlp"), bias=True, rngs=rngs)
+        self.inner = Linear(wide, wide, ("vision_merged", "vision_joined"), bias=True, rngs=rngs)
         self.output = Linear(
-            wide, vision.out_hidden_size, ("vision_mlp", "embed"), bias=True, rngs=rngs
+            wide, vision.out_hidden_size, ("vision_joined", "embed"), bias=True, rngs=rngs
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -14,11 +14,11 @@ import numpy as np
 from hippo_jax.decoding.arguments import make_settings
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import decode_loop, prefill_state
-from hippo_jax.decoding.hippo import both, make_plan
 from hippo_jax.decoding.sampling import Sampler
-from hippo_jax.decoding.speculation import advance, start
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.scheduling.plan import both, make_plan
+from hippo_jax.scheduling.programs import advance, start
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer shows for half a character
 

@@ -1,0 +1,151 @@
+"""Where target and draft live: on one device, on one mesh, or each on devices of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from hippo_jax.architectures.sharding import DEVICE_AXIS, ROLE_AXIS, TENSOR_AXIS, Home, automatic
+from hippo_jax.errors import HippoError
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Placement:
+    """Where the two models live.
+
+    Attributes:
+        target: mesh of the target, ``None`` (default) for the default device. Its axis ``"tp"``
+            splits the weights.
+        draft: mesh of the draft, ``None`` (default) for the default device. The same mesh as the
+            target's: both are split over all of its devices and take turns. A mesh of other
+            devices: both work at the same time.
+        one_program: how two disjoint meshes work together. ``True``: as one compiled program over
+            the devices of both (``shard_map``, a role for each device), which ``jax.jit`` takes and
+            which also runs over several hosts. Every device then needs room for its share of both
+            models. ``False`` (default): as two programs that run side by side, each model on its
+            own devices only; ``hippo_generate`` is then called outside of ``jit``.
+
+    Raises:
+        HippoError: meshes that share some of their devices, one mesh missing, one program over
+            meshes of different platforms.
+    """
+
+    target: Mesh | None = None
+    draft: Mesh | None = None
+    one_program: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.target is None) != (self.draft is None):
+            missing = "draft" if self.draft is None else "target"
+            raise HippoError(f"the placement has no mesh for the {missing}; give both, or none")
+        if self.target is None or self.draft is None:
+            if self.one_program:
+                raise HippoError("one program over two meshes needs both meshes")
+            return
+        object.__setattr__(self, "target", automatic(self.target))
+        object.__setattr__(self, "draft", automatic(self.draft))
+        shared = set(self.target.devices.flat) & set(self.draft.devices.flat)
+        if shared and self.target != self.draft:
+            names = ", ".join(sorted(str(device) for device in shared))
+            raise HippoError(
+                f"the meshes of target and draft share {names}; give them the same mesh, or devices"
+                " of their own"
+            )
+        if self.one_program:
+            if shared:
+                raise HippoError("one program with two roles needs devices for each of them")
+            kinds = {mesh.devices.flat[0].platform for mesh in (self.target, self.draft)}
+            if len(kinds) > 1:
+                raise HippoError(
+                    f"one program cannot span {' and '.join(sorted(kinds))} devices; "
+                    "use one_program=False"
+                )
+            for name, mesh in (("target", self.target), ("draft", self.draft)):
+                if mesh.axis_names != (TENSOR_AXIS,):
+                    raise HippoError(
+                        f'one program needs meshes with the one axis "tp"; the {name}\'s has '
+                        f"{mesh.axis_names}"
+                    )
+
+    @staticmethod
+    def on(
+        target: int | Sequence[jax.Device],
+        draft: int | Sequence[jax.Device],
+        *,
+        one_program: bool = False,
+    ) -> Placement:
+        """Devices of their own for target and draft.
+
+        Args:
+            target, draft: the devices, or how many: the target then takes the first of
+                ``jax.devices()`` and the draft those behind them.
+
+        Raises:
+            HippoError: there are not as many devices.
+        """
+        known = jax.devices()
+        wanted = {"target": target, "draft": draft}
+        found: dict[str, list[jax.Device]] = {}
+        for name, devices in wanted.items():
+            if isinstance(devices, int):
+                free = [d for d in known if all(d not in taken for taken in found.values())]
+                if devices < 1 or devices > len(free):
+                    raise HippoError(
+                        f"the {name} cannot have {devices} devices: {len(free)} of {len(known)} "
+                        "are free"
+                    )
+                found[name] = free[:devices]
+            else:
+                found[name] = list(devices)
+                if not found[name]:
+                    raise HippoError(f"the {name} has no device")
+        return Placement(
+            target=_line(found["target"]), draft=_line(found["draft"]), one_program=one_program
+        )
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether target and draft have devices of their own."""
+        return self.target is not None and self.target != self.draft
+
+    @property
+    def two_meshes(self) -> bool:
+        """Whether two programs run side by side."""
+        return self.disjoint and not self.one_program
+
+    def homes(self) -> tuple[Home | None, Home | None]:
+        """Home of the target's weights and of the draft's."""
+        if self.target is None or self.draft is None:
+            return None, None
+        if not self.one_program:
+            return Home.of(self.target), Home.of(self.draft)
+        return role_homes(list(self.target.devices.flat), list(self.draft.devices.flat))
+
+
+def _line(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (TENSOR_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def role_homes(target: Sequence[jax.Device], draft: Sequence[jax.Device]) -> tuple[Home, Home]:
+    """Both models in one mesh that gives each device a role.
+
+    Groups of one size lie along an axis of their own, ``("role", "tp")``, where every collective
+    is at hand. Groups of different sizes lie one behind the other on one axis; there only sums and
+    maxima know groups (and TPUs refuse them).
+    """
+    auto = AxisType.Auto
+    if len(target) == len(draft):
+        devices = np.array([list(target), list(draft)])
+        mesh = Mesh(devices, (ROLE_AXIS, TENSOR_AXIS), axis_types=(auto, auto))
+        home = Home(mesh, TENSOR_AXIS, len(target))
+        return home, home
+    mesh = Mesh(np.array([*target, *draft]), (DEVICE_AXIS,), axis_types=(auto,))
+    return (
+        Home(mesh, DEVICE_AXIS, len(target), 0),
+        Home(mesh, DEVICE_AXIS, len(draft), len(target)),
+    )

@@ -1,0 +1,1 @@
+"""How draft and target take turns: on one device, in one program over many, and on two meshes."""
