@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from hippo_jax.placement.placement import Placement
     from hippo_jax.resources import clip
     from hippo_jax.scheduling.hippo import hippo_generate
+    from hippo_jax.scheduling.planner import plan_schedule
     from hippo_jax.scheduling.streaming import stream
+    from hippo_jax.scheduling.warmup import warmup
     from hippo_jax.scoring.config import ScoringConfig
     from hippo_jax.weights.convert import convert
     from hippo_jax.weights.load import load_model
@@ -44,6 +46,7 @@ _HOME = {
     "ModelInputs": "hippo_jax.inputs.model_inputs",
     "ModelPair": "hippo_jax.placement.pair",
     "Placement": "hippo_jax.placement.placement",
+    "plan_schedule": "hippo_jax.scheduling.planner",
     "prepare_inputs": "hippo_jax.inputs.prepare",
     "Sampling": "hippo_jax.decoding.sampling",
     "scoring": "hippo_jax",
@@ -51,6 +54,7 @@ _HOME = {
     "SpeculationStats": "hippo_jax.decoding.stats",
     "stream": "hippo_jax.scheduling.streaming",
     "Video": "hippo_jax.inputs.video",
+    "warmup": "hippo_jax.scheduling.warmup",
     "VideoLM": "hippo_jax.architectures.video_lm",
 }
 
@@ -74,9 +78,11 @@ __all__ = [
     "hippo_generate",
     "load_model",
     "load_pair",
+    "plan_schedule",
     "prepare_inputs",
     "scoring",
     "stream",
+    "warmup",
 ]
 
 

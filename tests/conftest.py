@@ -1,14 +1,18 @@
 """Settings every test shares. They must be in place before jax is first imported."""
 
 import os
+import sys
 
 # The tests are about numbers, not devices: on CPU unless the caller asks for something else.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight CPU devices, so that sharded and two-mesh code runs for real wherever the tests run.
+# Eight CPU devices, so that sharded and two-mesh code runs for real wherever the tests run. Most of
+# the ordinary tests' time is compilation: without optimisation it takes two thirds of it. The slow
+# ones run long enough to want optimised programs.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    if not any("slow" in argument for argument in sys.argv):
+        flags.append("--xla_backend_optimization_level=0")
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 # Nothing may reach out to the hub; every test brings its own small model.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

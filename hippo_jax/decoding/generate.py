@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from hippo_jax.architectures import cache as kv
-from hippo_jax.architectures.tensor_parallel import on_devices
+from hippo_jax.architectures.tensor_parallel import cache_spec, on_devices
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.arguments import Settings, make_settings
 from hippo_jax.decoding.sampling import Sampler, draw, seen_tokens
@@ -91,7 +92,7 @@ def _commit(
     )
 
 
-def prefill_state(
+def _prefill(
     model: VideoLM,
     inputs: ModelInputs,
     limit: jax.Array,
@@ -117,7 +118,7 @@ def prefill_state(
     return _commit(state, token, limit, settings)
 
 
-def decode_loop(
+def _decode(
     model: VideoLM,
     state: DecodeState,
     next_position: jax.Array,
@@ -153,6 +154,51 @@ def decode_loop(
     return jax.lax.while_loop(running, step, state)
 
 
+def prefill_state(
+    model: VideoLM, inputs: ModelInputs, limit: jax.Array, key: jax.Array | None, settings: Settings
+) -> DecodeState:
+    """The first part of ``generate``, to be compiled on its own: prompt and first token."""
+
+    def local(model: VideoLM, *rest: Any) -> DecodeState:
+        inputs, limit, key = rest
+        return _prefill(model, inputs, limit, key, settings)
+
+    return on_devices(local, (model,), inputs, limit, key, outputs=_state_specs)
+
+
+def decode_loop(
+    model: VideoLM,
+    state: DecodeState,
+    next_position: jax.Array,
+    limit: jax.Array,
+    key: jax.Array | None,
+    settings: Settings,
+    *,
+    until: jax.Array | None = None,
+) -> DecodeState:
+    """The second part of ``generate``: one token a step until every row is done, or until step
+    ``until``."""
+
+    def local(model: VideoLM, *rest: Any) -> DecodeState:
+        state, next_position, limit, key, until = rest
+        return _decode(model, state, next_position, limit, key, settings, until=until)
+
+    arguments = (state, next_position, limit, key, until)
+    return on_devices(local, (model,), *arguments, outputs=_state_specs)
+
+
+def _state_specs(axis: str) -> DecodeState:
+    everywhere: Any = P()
+    return DecodeState(
+        cache=cache_spec(axis),
+        tokens=everywhere,
+        lengths=everywhere,
+        done=everywhere,
+        step=everywhere,
+        seen=everywhere,
+    )
+
+
 @partial(jax.jit, static_argnames="settings")
 def _generate(
     model: VideoLM,
@@ -164,8 +210,8 @@ def _generate(
     def local(
         model: VideoLM, inputs: ModelInputs, limit: jax.Array, key: jax.Array | None
     ) -> Generation:
-        state = prefill_state(model, inputs, limit, key, settings)
-        final = decode_loop(model, state, jnp.asarray(inputs.next_position), limit, key, settings)
+        state = _prefill(model, inputs, limit, key, settings)
+        final = _decode(model, state, jnp.asarray(inputs.next_position), limit, key, settings)
         return Generation(final.tokens, final.lengths)
 
     return on_devices(local, (model,), inputs, limit, key)

@@ -63,8 +63,14 @@ def _unless_done(state: SpeculativeState, function: Callable[[], T]) -> T:
     return found
 
 
-def _state_and(count: int) -> Callable[[str], Any]:
-    return lambda axis: (state_specs(axis), *[P()] * count)
+def _target_and(count: int) -> Callable[[str], Any]:
+    """The target's state, and ``count`` results that are the same on all its devices."""
+    return lambda axis: (state_specs(axis, draft=False), *[P()] * count)
+
+
+def _draft_and(count: int) -> Callable[[str], Any]:
+    """The draft's state, and ``count`` results that are the same on all its devices."""
+    return lambda axis: (state_specs(axis, target=False), *[P()] * count)
 
 
 # The target ------------------------------------------------------------------------------------
@@ -81,7 +87,7 @@ def target_reads(target: VideoLM, inputs: ModelInputs, plan: Plan) -> Any:
     return on_devices(local, (target,), inputs, outputs=lambda axis: (prefill_spec(axis), P()))
 
 
-@partial(jax.jit, static_argnames="plan", donate_argnames="begun")
+@partial(jax.jit, static_argnames="plan")
 def target_starts(
     target: VideoLM,
     inputs: ModelInputs,
@@ -127,7 +133,7 @@ def target_starts(
         kept,
         limit,
         key,
-        outputs=_state_and(1),
+        outputs=_target_and(1),
     )
 
 
@@ -175,7 +181,9 @@ def target_verifies(
             done = jnp.all(state.progress.done)
         return state, said, done
 
-    return on_devices(local, (target,), state, proposal, verdict, limit, key, outputs=_state_and(2))
+    return on_devices(
+        local, (target,), state, proposal, verdict, limit, key, outputs=_target_and(2)
+    )
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")
@@ -195,7 +203,7 @@ def target_rules(
         verdict = rule(logits, state, proposal, key, plan)
         return follow(state, proposal, verdict, limit, plan), verdict
 
-    return on_devices(local, (target,), state, logits, proposal, limit, key, outputs=_state_and(1))
+    return on_devices(local, (target,), state, logits, proposal, limit, key, outputs=_target_and(1))
 
 
 # The draft -------------------------------------------------------------------------------------
@@ -239,7 +247,7 @@ def draft_starts(
         cache = kv.write(cache, blocks, proposed_slot(state, plan))
         return replace(state, draft_cache=cache), proposal
 
-    return on_devices(local, (draft,), inputs, kept, visual, limit, key, outputs=_state_and(1))
+    return on_devices(local, (draft,), inputs, kept, visual, limit, key, outputs=_draft_and(1))
 
 
 @partial(jax.jit, static_argnames=("plan", "vocab_size"), donate_argnames="state")
@@ -268,4 +276,4 @@ def draft_proposes(
         cache = kv.write(state.draft_cache, blocks, proposed_slot(state, plan))
         return replace(state, draft_cache=cache), made
 
-    return on_devices(local, (draft,), state, proposal, verdict, limit, key, outputs=_state_and(1))
+    return on_devices(local, (draft,), state, proposal, verdict, limit, key, outputs=_draft_and(1))

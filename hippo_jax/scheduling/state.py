@@ -54,14 +54,16 @@ class SpeculativeState:
     visual_tokens: jax.Array
 
 
-def state_specs(axis: str) -> SpeculativeState:
+def state_specs(axis: str, *, target: bool = True, draft: bool = True) -> SpeculativeState:
     """How a state lies on a mesh: everything the same on all devices, but for the heads of caches.
-    ``out_specs`` of ``shard_map``, with specs where the state has arrays."""
+    ``out_specs`` of ``shard_map``, with specs where the state has arrays.
+
+    ``target``, ``draft``: whether the state holds that model's cache."""
     everywhere: Any = P()
     return SpeculativeState(
         progress=everywhere,
-        target_cache=cache_spec(axis),
-        draft_cache=cache_spec(axis),
+        target_cache=cache_spec(axis) if target else None,
+        draft_cache=cache_spec(axis) if draft else None,
         seen=everywhere,
         laws=everywhere,
         target_prompt=everywhere,

@@ -17,8 +17,9 @@ from hippo_jax.decoding.generate import decode_loop, prefill_state
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
-from hippo_jax.scheduling.plan import both, make_plan
+from hippo_jax.scheduling.plan import both, make_plan, placement_of
 from hippo_jax.scheduling.programs import advance, start
+from hippo_jax.scheduling.two_meshes import begin, rounds
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer shows for half a character
 
@@ -86,7 +87,12 @@ def stream(
         states: Iterator[Any] = _plain_states(target, inputs, limit, key, settings)
     else:
         plan, limit = make_plan(pair, inputs, *arguments, config)
-        states = _speculative_states(target, draft, inputs, limit, key, plan)
+        placement = placement_of(pair)
+        states = (
+            _states_of_two(target, draft, inputs, limit, key, plan, placement)
+            if placement.two_meshes
+            else _speculative_states(target, draft, inputs, limit, key, plan)
+        )
     return _pieces(tokenizer, states)
 
 
@@ -113,6 +119,20 @@ def _speculative_states(
         if done:
             return
         state = _advance(target, draft, state, limit, key, jnp.int32(1), plan)
+
+
+def _states_of_two(
+    target: Any, draft: Any, inputs: ModelInputs, limit: Any, key: Any, plan: Any, placement: Any
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The host waits for each round here: it is asked for the text of each."""
+    sides = begin(target, draft, inputs, limit, key, plan, placement)
+    for done in rounds(*sides):
+        progress = sides[0].state.progress
+        tokens, length, ended = jax.device_get((progress.tokens[0], progress.lengths[0], done))
+        if length:
+            yield tokens, int(length)
+        if ended:
+            return
 
 
 def _plain_states(

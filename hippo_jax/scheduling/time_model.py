@@ -305,6 +305,7 @@ def best(
     gammas: Iterable[int] = range(1, 17),
     *,
     concurrent: bool,
+    schedules: Iterable[Schedule] = ("sequential", "parallel"),
     shared: StepTimes | None = None,
 ) -> Choice:
     """The fastest way to decode in the long run; of equals the simplest.
@@ -314,6 +315,7 @@ def best(
         acceptance: probability that a draft token is accepted (accepted / judged).
         gammas: chunk sizes to consider.
         concurrent: whether draft and target have devices of their own.
+        schedules: those to consider.
         shared: times with both models tensor-parallel over all devices, which take turns there:
             the rival that parallel decoding must beat. Plain decoding counts there too.
 
@@ -323,7 +325,6 @@ def best(
     _check(1, "parallel", acceptance)
     gammas = tuple(gammas)
     choices = [Choice("autoregressive", 0, times.verify_time(1))]
-    schedules: tuple[Schedule, ...] = ("sequential", "parallel")
     for schedule in schedules:
         for gamma in gammas:
             seconds = seconds_per_token(times, acceptance, gamma, schedule, concurrent)

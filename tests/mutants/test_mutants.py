@@ -220,12 +220,12 @@ CACHE = [
 DECODING = [
     (
         "decoded tokens stand one position late",
-        (generate.decode_loop, "next_position + slot", "next_position + slot + 1"),
+        (generate._decode, "next_position + slot", "next_position + slot + 1"),
         checks_decoding.check_greedy,
     ),
     (
         "the last tail token is not seen",
-        (generate.decode_loop, "jnp.broadcast_to(slot, (batch,))", "jnp.full(batch, slot - 1)"),
+        (generate._decode, "jnp.broadcast_to(slot, (batch,))", "jnp.full(batch, slot - 1)"),
         checks_decoding.check_greedy,
     ),
     (
@@ -308,7 +308,7 @@ SAMPLING = [
     (
         "noise keyed by bucket slots",
         (
-            generate.decode_loop,
+            generate._decode,
             "cache.prompt_lengths + state.step",
             "cache.prompt_lengths.max() + rows * 0 + state.step",
         ),
@@ -316,7 +316,7 @@ SAMPLING = [
     ),
     (
         "first token drawn with the noise of the last prompt token",
-        (generate.prefill_state, "jnp.arange(batch), lengths)", "jnp.arange(batch), lengths - 1)"),
+        (generate._prefill, "jnp.arange(batch), lengths)", "jnp.arange(batch), lengths - 1)"),
         checks_decoding.check_sampled_tokens,
     ),
 ]

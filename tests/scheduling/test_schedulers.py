@@ -1,27 +1,13 @@
 """Draft and target on devices of their own: the same tokens and counters as on one device."""
 
-import jax
-import numpy as np
 import pytest
 from support.pairs import Shape
+from support.placements import PLACES, assert_same, placed
 from support.speculative_cases import MIXED, Case
 
-import hippo_jax as hj
 from hippo_jax.decoding.sampling import Greedy, Sampling
-from hippo_jax.placement.pair import ModelPair
-from hippo_jax.placement.placement import Placement
-from hippo_jax.weights.load import place_model
 
 MAXIMAL = Sampling(0.9, top_k=12, coupling="maximal")
-PLACES = {
-    "one program, 1 + 1": lambda: Placement.on(1, 1, one_program=True),
-    "one program, 2 + 2": lambda: Placement.on(2, 2, one_program=True),
-    "one program, 3 + 1": lambda: Placement.on(3, 1, one_program=True),
-    "one program, 2 + 4": lambda: Placement.on(2, 4, one_program=True),
-    "two meshes, 1 + 1": lambda: Placement.on(1, 1),
-    "two meshes, 3 + 2": lambda: Placement.on(3, 2),
-    "one mesh": lambda: Placement(*[Placement.on(2, 1).target] * 2),
-}
 SHAPES = [
     Shape("parallel", 3, 3, 0.5, (3, 9, 17, 22)),
     Shape("sequential", 2, 3, 0.5, (3, 9, 17, 22), MIXED),
@@ -31,22 +17,32 @@ SHAPES = [
 ]
 
 
-def placed(pair: ModelPair, placement: Placement) -> ModelPair:
-    target, draft = placement.homes()
-    return ModelPair(place_model(pair.target, target), place_model(pair.draft, draft), placement)
+# The others take as long again each: `pytest -m slow tests/scheduling`.
+ORDINARY = {
+    ("one program, 1 + 1", 0),
+    ("one program, 1 + 1", 2),
+    ("one program, 2 + 2", 1),
+    ("one program, 3 + 1", 0),
+    ("two meshes, 1 + 1", 1),
+    ("two meshes, 3 + 2", 0),
+    ("one mesh", 1),
+}
 
 
-def assert_same(found: hj.Generation, expected: hj.Generation) -> None:
-    np.testing.assert_array_equal(found.lengths, expected.lengths)
-    np.testing.assert_array_equal(found.tokens, expected.tokens)
-    for ours, theirs in zip(
-        jax.tree.leaves(found.stats), jax.tree.leaves(expected.stats), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+def cases() -> list:
+    return [
+        pytest.param(
+            place,
+            shape,
+            id=f"{place}-{shape.schedule}-{shape.gamma}",
+            marks=() if (place, index) in ORDINARY else pytest.mark.slow,
+        )
+        for place in PLACES
+        for index, shape in enumerate(SHAPES)
+    ]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.schedule}-{s.gamma}")
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "shape"), cases())
 def test_every_placement_says_the_same(place: str, shape: Shape) -> None:
     for seed in range(4):
         case = Case(shape, seed)
