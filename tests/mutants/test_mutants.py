@@ -183,7 +183,11 @@ CACHE = [
     ),
     (
         "prefill answers for the token before the last",
-        (video_lm.VideoLM.prefill, "jnp.maximum(lengths - 1, 0)", "jnp.maximum(lengths - 2, 0)"),
+        (
+            video_lm.VideoLM._prompt_layers,
+            "jnp.maximum(jnp.asarray(inputs.lengths) - 1, 0)",
+            "jnp.maximum(jnp.asarray(inputs.lengths) - 2, 0)",
+        ),
         checks_decoder.check_prefill,
     ),
     (
