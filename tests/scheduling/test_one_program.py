@@ -5,14 +5,13 @@ import functools
 import jax
 import numpy as np
 import pytest
-from support import hlo
 from support.pairs import Shape
 from support.placements import PLACES, assert_same, placed
 from support.speculative_cases import Case
 
 import hippo_jax as hj
 from hippo_jax.architectures import cache as kv
-from hippo_jax.scheduling import one_program
+from hippo_jax.scheduling import hlo, one_program
 from hippo_jax.scheduling.plan import make_plan
 from hippo_jax.scheduling.programs import advance, start
 
@@ -56,11 +55,13 @@ def loop_copies(case: Case) -> dict[str, int]:
     )
     lowered = jax.jit(rounds, donate_argnums=2).lower(pair.target, pair.draft, state)
     text = lowered.compile().as_text()
-    loop = hlo.loop_with(text, "all-reduce")  # the loop in which the roles exchange tokens
-    assert loop
+    loop = hlo.loop_of_rounds(text)
     assert all(shape in text for shape in CACHES)
-    found = hlo.copies(text, loop)
-    return {shape: found[shape] for shape in CACHES if found[shape]}
+    # Ids one way, a count and a token the other.
+    sent = sorted(shape for kind in loop.collectives for shape in kind.split()[1:])
+    assert sent == ["s32[2,3]", "s32[2]", "s32[2]"]
+    assert loop.conditionals >= 1
+    return {shape: loop.copies[shape] for shape in CACHES if loop.copies[shape]}
 
 
 def test_no_cache_is_copied_in_the_loop(case: Case) -> None:

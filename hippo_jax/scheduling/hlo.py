@@ -1,12 +1,53 @@
-"""What a compiled program copies inside its loops, read from its text."""
+"""What the loop over rounds does once it is compiled, read from the program's text."""
+
+from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 CALLS = re.compile(
     r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
 )
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+DONE = "-done("  # the second half of an asynchronous operation
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop in which draft and target exchange tokens.
+
+    Attributes:
+        collectives: kind and shapes of each exchange in it, and how often it stands there. Those of
+            tensor parallelism inside a role are among them.
+        copies: shapes that are copied as a whole, and how often.
+        conditionals: branches on a condition, one of them on the device's role.
+    """
+
+    collectives: Counter[str]
+    copies: Counter[str]
+    conditionals: int
+
+
+def loop_of_rounds(text: str) -> Loop:
+    """The loop over rounds of a program with roles, from ``compiled.as_text()``.
+
+    Without such a loop (one device, nothing to exchange) everything is empty.
+    """
+    found, names = computations(text), loop_with(text, "all-reduce")
+    lines = [line for name in names for line in found[name] if DONE not in line]
+    collectives: Counter[str] = Counter()
+    for line in lines:
+        for kind in COLLECTIVES:
+            match = re.search(rf"= (.+?) {kind}(?:-start)?\(", line)
+            if match:  # XLA may join several exchanges to one
+                shapes = re.findall(r"\w+\[[\d,]*\]", match.group(1))
+                collectives[" ".join([kind, *shapes])] += 1
+    conditionals = sum(" conditional(" in line for line in lines)
+    return Loop(collectives, copies(text, names), conditionals)
 
 
 def computations(text: str) -> dict[str, list[str]]:
