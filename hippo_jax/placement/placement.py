@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -88,22 +88,25 @@ class Placement:
         Raises:
             HippoError: there are not as many devices.
         """
+        given: dict[str, int | Sequence[jax.Device]] = {"target": target, "draft": draft}
         known = jax.devices()
-        wanted = {"target": target, "draft": draft}
-        found: dict[str, list[jax.Device]] = {}
-        for name, devices in wanted.items():
-            if isinstance(devices, int):
-                free = [d for d in known if all(d not in taken for taken in found.values())]
-                if devices < 1 or devices > len(free):
+        found = {
+            role: _listed(role, devices)
+            for role, devices in given.items()
+            if not isinstance(devices, int)
+        }
+        for role, count in given.items():
+            if isinstance(count, int):
+                taken = [device for devices in found.values() for device in devices]
+                free = [device for device in known if device not in taken]
+                if isinstance(count, bool) or not 1 <= count <= len(free):
                     raise HippoError(
-                        f"the {name} cannot have {devices} devices: {len(free)} of {len(known)} "
-                        "are free"
+                        f"the {role} cannot have {count} devices: {len(free)} of {len(known)} are "
+                        "free"
                     )
-                found[name] = free[:devices]
-            else:
-                found[name] = list(devices)
-                if not found[name]:
-                    raise HippoError(f"the {name} has no device")
+                found[role] = free[:count]
+        if set(found["target"]) & set(found["draft"]):
+            raise HippoError("target and draft share a device; each needs devices of its own here")
         return Placement(
             target=_line(found["target"]), draft=_line(found["draft"]), one_program=one_program
         )
@@ -125,6 +128,13 @@ class Placement:
         if not self.one_program:
             return Home.of(self.target), Home.of(self.draft)
         return role_homes(list(self.target.devices.flat), list(self.draft.devices.flat))
+
+
+def _listed(role: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
+    found = list(devices) if isinstance(devices, Iterable) else []
+    if not found or not all(isinstance(device, jax.Device) for device in found):
+        raise HippoError(f"the {role} takes a number of devices or a list of them, got {devices!r}")
+    return found
 
 
 def _line(devices: Sequence[jax.Device]) -> Mesh:

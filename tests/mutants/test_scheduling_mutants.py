@@ -75,8 +75,12 @@ MUTANTS = [
         checks.check_one_program,
     ),
     (
-        "the draft hears the next verdict",
-        (two_meshes.TargetSide.step, "return verdict, done", "return self.said, done"),
+        "the target moves on by another verdict than it said",
+        (
+            two_meshes.TargetSide.step,
+            "counted = (proposal, self.said)",
+            "counted = (proposal, jax.tree.map(jax.numpy.zeros_like, self.said))",
+        ),
         checks.check_two_meshes,
     ),
     (

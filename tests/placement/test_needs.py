@@ -15,6 +15,7 @@ from hippo_jax.architectures.video_lm import abstract_model
 from hippo_jax.placement import pair as pair_module
 from hippo_jax.placement.memory import Memory, weight_bytes
 from hippo_jax.placement.needs import Needs, check_memory, pair_needs
+from hippo_jax.weights.load import place_model
 
 MIB = 2**20
 
@@ -147,6 +148,11 @@ def test_a_loaded_model_counts_as_it_is(configs, monkeypatch) -> None:
     needs = pair_needs(configs[0], elsewhere, dtype="float32")
     assert needs.draft.holders == (jax.devices()[3],)
     assert needs.on(jax.devices()[0]) == weight_bytes(configs[0], "float32", None)
+    # In one program it lies on all devices and works on its own.
+    placement = in_one_program(1, 2)
+    placed = pair_needs(configs[0], place_model(draft, placement.homes()[1]), placement).draft
+    assert placed.devices == tuple(jax.devices()[1:3])
+    assert placed.holders == tuple(jax.devices()[:3])
     # With nothing to load there is nothing to refuse.
     assert hj.load_pair(target=draft, draft=draft, memory=lambda device: Memory(1)).draft is draft
 

@@ -163,3 +163,15 @@ def test_roles_of_other_groups_lie_behind_each_other() -> None:
     # A role's own devices hold the weight once, in order; the others copies of some part.
     assert held_by_device(target, 4) == [[0, 1], [2, 3], [0, 1], [2, 3], [0, 1]]
     assert held_by_device(draft, 3) == [[1], [2], [0], [1], [2]]
+
+
+def test_counts_take_what_lists_leave() -> None:
+    devices = jax.devices()
+    placement = hj.Placement.on(2, devices[:1])
+    assert list(placement.target.devices.flat) == devices[1:3]
+    with pytest.raises(hj.HippoError, match="share a device"):
+        hj.Placement.on(devices[:2], devices[1:2])
+    for bad in (True, 0, 2.0, "ab", []):
+        with pytest.raises(hj.HippoError) as caught:
+            hj.Placement.on(bad, 1)
+        assert "\n" not in str(caught.value)
