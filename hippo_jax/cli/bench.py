@@ -11,8 +11,9 @@ from typing import Any
 
 from hippo_jax.errors import HippoError
 
-MODES = ("startup", "scoring", "acceptance")
+MODES = ("startup", "scoring", "acceptance", "overlap", "model")
 CLIPS = 64  # of --acceptance
+REPEATS, TURNS = 5, 7  # of --overlap the latter
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Measure prefill and decoding of a model with random weights (about 130 M parameters, "
             "1568 visual tokens). With --pair: plain decoding beside HIPPO decoding of a pair. "
-            "--scoring, --startup and --acceptance measure something else instead."
+            "--scoring, --startup, --acceptance, --overlap and --model measure something else."
         ),
     )
     parser.add_argument(
@@ -33,9 +34,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--new-tokens", type=int, metavar="N", help="default: 64; of --pair at most so many: 128"
     )
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--gamma", type=int, metavar="N", help="of --pair and --acceptance: draft length, default 5"
+        "--repeats", type=int, metavar="N", help=f"default: {REPEATS}; of --overlap {TURNS}"
+    )
+    parser.add_argument(
+        "--gamma",
+        type=int,
+        metavar="N",
+        help="of --pair, --acceptance and --model: draft length, default 5",
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--startup", action="store_true", help="time the embedded command instead")
@@ -46,6 +52,29 @@ def add_parser(subparsers: Any) -> None:
         "--acceptance",
         action="store_true",
         help="acceptance of a pair's draft (default: demo) by what it sees; takes half an hour",
+    )
+    other.add_argument(
+        "--overlap",
+        action="store_true",
+        help="a parallel round beside its slower role alone, with injected work on two CPU devices",
+    )
+    other.add_argument(
+        "--model",
+        action="store_true",
+        help="time of each schedule of a pair (default: demo), predicted from its parts, and taken",
+    )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="DIR",
+        help="of --overlap: write the profiler's traces and a picture of them, overlap.png",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        nargs=2,
+        metavar=("N", "M"),
+        help="of --model: also with N devices for the target and M for the draft",
     )
     parser.add_argument(
         "--clips",
@@ -60,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when done."""
     mode = next((name for name in MODES if getattr(args, name)), None)
     _check(args, mode)
+    if args.repeats is None:
+        args.repeats = TURNS if mode == "overlap" else REPEATS
     if mode == "startup":
         outcome, table = _startup()
     elif mode == "scoring":
@@ -69,6 +100,10 @@ def run(args: argparse.Namespace) -> int:
         table = scoring_cost.as_table(outcome)
     elif mode == "acceptance":
         outcome, table = _acceptance(args)
+    elif mode == "overlap":
+        outcome, table = _overlap(args)
+    elif mode == "model":
+        outcome, table = _model(args)
     elif args.pair is not None:
         from hippo_jax.benchmark import pair
         from hippo_jax.decoding.config import DEFAULT_GAMMA
@@ -103,15 +138,20 @@ def _check(args: argparse.Namespace, mode: str | None) -> None:
     """Refuse options that would go unheard."""
     if args.peer and (args.pair is not None or mode):
         raise HippoError("--peer goes with the random model only: leave out the other options")
-    if args.pair is not None and mode in ("startup", "scoring"):
+    if args.pair is not None and mode in ("startup", "scoring", "overlap"):
         raise HippoError(f"--{mode} takes no --pair; leave it out")
     if args.new_tokens is not None and mode:
         raise HippoError(f"--{mode} takes no --new-tokens; leave it out")
     if args.clips is not None and mode != "acceptance":
         raise HippoError("--clips goes with --acceptance")
-    if args.gamma is not None and mode != "acceptance" and (mode or args.pair is None):
-        raise HippoError("--gamma goes with --pair or --acceptance")
-    if args.repeats < 1:
+    drafts = ("acceptance", "model")
+    if args.gamma is not None and mode not in drafts and (mode or args.pair is None):
+        raise HippoError("--gamma goes with --pair, --acceptance or --model")
+    if args.trace is not None and mode != "overlap":
+        raise HippoError("--trace goes with --overlap")
+    if args.devices is not None and mode != "model":
+        raise HippoError("--devices goes with --model")
+    if args.repeats is not None and args.repeats < 1:
         raise HippoError(f"--repeats {args.repeats}: at least one is needed")
 
 
@@ -162,3 +202,36 @@ def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             report=_report,
         )
     return {"pair": EMBEDDED_PAIR, "seed": CARD_SEED, **outcome}, as_table(outcome)
+
+
+def _overlap(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from hippo_jax.benchmark.overlap import as_table, measure_overlap
+
+    outcome = measure_overlap(repeats=args.repeats, trace=args.trace, report=_report)
+    if args.trace is not None:
+        from hippo_jax.benchmark.timeline import overlap_picture
+
+        args.trace.mkdir(parents=True, exist_ok=True)
+        picture = args.trace / "overlap.png"
+        overlap_picture(outcome).save(picture)
+        _report(f"wrote {picture}")
+    return outcome, as_table(outcome)
+
+
+def _model(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from hippo_jax.benchmark.cpu_devices import ask_for_cpu_devices
+    from hippo_jax.benchmark.schedules import as_table, compare_schedules
+    from hippo_jax.decoding.config import DEFAULT_GAMMA
+    from hippo_jax.resources import EMBEDDED_PAIR
+
+    devices = None if args.devices is None else tuple(args.devices)
+    ask_for_cpu_devices(sum(devices or (1,)))
+    outcome = compare_schedules(
+        pair=EMBEDDED_PAIR if args.pair is None else args.pair,
+        new_tokens=128,
+        repeats=args.repeats,
+        gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
+        devices=devices,
+        report=_report,
+    )
+    return outcome, as_table(outcome)

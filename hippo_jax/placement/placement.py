@@ -132,6 +132,8 @@ class Placement:
 
 def _listed(role: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
     found = list(devices) if isinstance(devices, Iterable) else []
+    if isinstance(devices, Sequence) and not len(devices):
+        raise HippoError(f"the {role} has no device")
     if not found or not all(isinstance(device, jax.Device) for device in found):
         raise HippoError(f"the {role} takes a number of devices or a list of them, got {devices!r}")
     return found

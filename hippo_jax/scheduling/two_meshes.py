@@ -12,11 +12,9 @@ role has a thread of its own.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +29,9 @@ from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.placement import Placement
 from hippo_jax.scheduling import sides
+from hippo_jax.scheduling.faults import Trail
 from hippo_jax.scheduling.plan import Plan
+from hippo_jax.scheduling.role_threads import Mailbox, run_threads
 from hippo_jax.scheduling.roles import prunes
 from hippo_jax.scheduling.state import Proposal, SpeculativeState, Verdict, finish
 
@@ -45,6 +45,7 @@ class Call:
     Attributes:
         on_target, on_draft: put a pytree on every device of that mesh, whole; returns at once.
         target_constants, draft_constants: limit and key, on their mesh.
+        trail: by which a failure is traced to its role.
     """
 
     target: VideoLM
@@ -54,6 +55,7 @@ class Call:
     on_draft: Callable[[Any], Any]
     target_constants: tuple[Any, Any]
     draft_constants: tuple[Any, Any]
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def vocab_size(self) -> int:
@@ -67,29 +69,40 @@ class TargetSide:
     def __init__(self, call: Call, state: SpeculativeState, said: Any) -> None:
         self.call, self.state, self.said = call, state, said
 
-    def step(self, proposal: Proposal) -> tuple[Verdict, jax.Array]:
-        """Take a chunk, say a verdict, verify on. Returns the verdict, on the target's mesh, and
-        whether all rows are done (bool array). In the parallel schedule the forward runs while the
-        draft makes the next chunk; what it finds is said at the next call."""
+    def step(self, proposal: Proposal, send: Callable[[Verdict], None]) -> jax.Array:
+        """Take a chunk, say a verdict on it, verify on.
+
+        In the parallel schedule the verdict is said before the forward is enqueued, which may keep
+        this thread busy: the draft makes its next chunk meanwhile. What the forward finds is said at
+        the next call.
+
+        Args:
+            proposal: on the target's mesh.
+            send: is given the verdict, on the target's mesh too.
+
+        Returns whether all rows are done, a bool array.
+        """
         call, plan = self.call, self.call.plan
+        constants = call.target_constants
+        counted: tuple[Any, Any] = (None, None)
         if not plan.parallel:
-            self.state, verdict, done = sides.target_verifies(
-                call.target, self.state, proposal, None, *call.target_constants, plan
-            )
-            return verdict, done
-        if plan.maximal:
+            counted = (proposal, None)
+        elif plan.maximal:
             self.state, verdict = sides.target_rules(
-                call.target, self.state, self.said, proposal, *call.target_constants, plan
+                call.target, self.state, self.said, proposal, *constants, plan
             )
-            self.state, self.said, done = sides.target_verifies(
-                call.target, self.state, None, None, *call.target_constants, plan
-            )
-            return verdict, done
-        verdict = self.said
+            call.trail.note("target", verdict)
+            send(verdict)
+        else:
+            counted = (proposal, self.said)
+            send(self.said)
         self.state, self.said, done = sides.target_verifies(
-            call.target, self.state, proposal, verdict, *call.target_constants, plan
+            call.target, self.state, *counted, *constants, plan
         )
-        return verdict, done
+        call.trail.note("target", done)
+        if not plan.parallel:
+            send(self.said)
+        return done
 
 
 class DraftSide:
@@ -110,6 +123,7 @@ class DraftSide:
             call.plan,
             call.vocab_size,
         )
+        call.trail.note("draft", self.proposal)
         return self.proposal
 
 
@@ -127,21 +141,34 @@ def begin(
     The draft's vision tower starts with the target; as soon as the score layers have chosen the
     visual tokens, the draft reads its prompt and makes its first chunk, while the target finishes
     the other layers (all on ``score_layers=None``, where nothing of the prompt is left by then).
+
+    Raises:
+        HippoError: devices of another process.
+        RoleError: a program failed.
     """
     assert placement.target is not None and placement.draft is not None
+    _require_own_devices(placement.target, placement.draft)
     on_target, on_draft = _put(placement.target), _put(placement.draft)
     constants = (np.int32(limit) if isinstance(limit, int) else limit, key)
     call = Call(target, draft, plan, on_target, on_draft, on_target(constants), on_draft(constants))
-    target_inputs, draft_inputs = on_target(inputs), on_draft(inputs)
-    begun, chosen = sides.target_reads(target, target_inputs, plan)
-    visual, own_choice = sides.draft_looks(draft, draft_inputs, plan)
-    kept = own_choice if chosen is None else on_draft(chosen)
-    draft_state, proposal = sides.draft_starts(
-        draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
-    )
-    target_state, said = sides.target_starts(
-        target, target_inputs, begun, chosen, *call.target_constants, plan
-    )
+    trail = call.trail
+    with trail.of("target"):
+        target_inputs = on_target(inputs)
+        begun, chosen = sides.target_reads(target, target_inputs, plan)
+        trail.note("target", chosen)
+    with trail.of("draft"):
+        draft_inputs = on_draft(inputs)
+        visual, own_choice = sides.draft_looks(draft, draft_inputs, plan)
+        kept = own_choice if chosen is None else on_draft(chosen)
+        draft_state, proposal = sides.draft_starts(
+            draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
+        )
+        trail.note("draft", proposal)
+    with trail.of("target"):
+        target_state, said = sides.target_starts(
+            target, target_inputs, begun, chosen, *call.target_constants, plan
+        )
+        trail.note("target", said)
     if prunes(inputs, plan) and chosen is None:
         target_state = replace(target_state, kept=on_target(own_choice))
     return TargetSide(call, target_state, said), DraftSide(call, draft_state, proposal)
@@ -160,6 +187,15 @@ def on_two_meshes(
     sides_ = begin(target, draft, inputs, limit, key, plan, placement)
     state = run(*sides_, threads=needs_threads(placement))
     return Generation(*_finish(state, plan))
+
+
+def _require_own_devices(*meshes: Mesh) -> None:
+    owners = {device.process_index for mesh in meshes for device in mesh.devices.flat}
+    if owners != {jax.process_index()}:
+        raise HippoError(
+            "two programs side by side are driven from one process; over several processes use "
+            "Placement(..., one_program=True)"
+        )
 
 
 _finish = partial(jax.jit, static_argnames="plan")(finish)
@@ -183,23 +219,34 @@ def rounds(target: TargetSide, draft: DraftSide) -> Iterator[jax.Array]:
     ``target.state`` is then the state behind that round; the next round uses up its arrays.
     """
     call = target.call
-    proposal = first_chunk(target, draft)
+    with call.trail.of("draft"):
+        proposal = first_chunk(target, draft)
     while True:
-        verdict, done = target.step(call.on_target(proposal))
+        with call.trail.of("target"):
+            said: list[Verdict] = []
+            done = target.step(call.on_target(proposal), said.append)
         yield done
-        proposal = draft.step(call.on_draft(verdict))
+        with call.trail.of("draft"):
+            proposal = draft.step(call.on_draft(said[0]))
 
 
 def run(target: TargetSide, draft: DraftSide, *, threads: bool) -> SpeculativeState:
-    """All rounds; the target's final state."""
-    if threads:
-        _run_threads(target, draft)
-    else:
-        flags: deque[jax.Array] = deque()
-        for done in rounds(target, draft):
-            if _late_look(flags, done):
-                break
-    return target.state
+    """All rounds; the target's final state, computed.
+
+    Raises:
+        RoleError: a program failed, when it was enqueued or while it ran.
+    """
+    with target.call.trail.of("target"):
+        if threads:
+            _run_threads(target, draft)
+        else:
+            flags: deque[jax.Array] = deque()
+            for done in rounds(target, draft):
+                if _late_look(flags, done):
+                    break
+        # Behind the look there are surplus rounds, which cost next to nothing: a failure there
+        # would else come to light in the caller's hands.
+        return jax.block_until_ready(target.state)
 
 
 def _late_look(flags: deque[jax.Array], done: jax.Array) -> bool:
@@ -216,70 +263,25 @@ def needs_threads(placement: Placement) -> bool:
     return len(kinds) > 1 or kinds == {"cpu"}
 
 
-class _Stopped(Exception):
-    """The other role has ended."""
-
-
 def _run_threads(target: TargetSide, draft: DraftSide) -> None:
     """Each role in a thread. They hand each other arrays that may not be computed yet."""
     call = target.call
-    chunks: queue.Queue[Any] = queue.Queue()
-    verdicts: queue.Queue[Any] = queue.Queue()
-    stop = threading.Event()
-    failures: list[tuple[str, BaseException]] = []
+    chunks, verdicts = Mailbox(), Mailbox()
 
-    def take(source: queue.Queue[Any]) -> Any:
-        while not stop.is_set():
-            try:
-                return source.get(timeout=0.1)
-            except queue.Empty:
-                continue
-        raise _Stopped
+    def send(verdict: Verdict) -> None:
+        verdicts.put(call.on_draft(verdict))
 
     def target_rounds() -> None:
         flags: deque[jax.Array] = deque()
-        while True:
-            verdict, done = target.step(take(chunks))
-            verdicts.put(call.on_draft(verdict))
-            if _late_look(flags, done):
-                return
+        with call.trail.of("target"):
+            while True:
+                if _late_look(flags, target.step(chunks.take(), send)):
+                    return
 
     def draft_rounds() -> None:
-        chunks.put(call.on_target(first_chunk(target, draft)))
-        while True:
-            chunks.put(call.on_target(draft.step(take(verdicts))))
+        with call.trail.of("draft"):
+            chunks.put(call.on_target(first_chunk(target, draft)))
+            while True:
+                chunks.put(call.on_target(draft.step(verdicts.take())))
 
-    def guarded(role: str, function: Callable[[], None]) -> None:
-        try:
-            function()
-        except _Stopped:
-            pass
-        except BaseException as error:
-            failures.append((role, error))
-        finally:
-            stop.set()
-
-    workers = [
-        threading.Thread(target=guarded, args=job, name=f"hippo {job[0]}", daemon=True)
-        for job in (("target", target_rounds), ("draft", draft_rounds))
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        for worker in workers:
-            while worker.is_alive():  # short waits, so that Ctrl-C gets through
-                worker.join(timeout=0.1)
-    finally:
-        stop.set()
-    if failures:
-        role, error = failures[0]
-        raise RoleError(role, error) from error
-
-
-class RoleError(HippoError):
-    """The program of one role failed; ``__cause__`` is its error."""
-
-    def __init__(self, role: str, error: BaseException) -> None:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        super().__init__(f"the {role}'s program failed: {reason}")
-        self.role = role
+    run_threads({"target": target_rounds, "draft": draft_rounds}, (chunks, verdicts))

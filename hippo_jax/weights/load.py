@@ -15,6 +15,7 @@ from hippo_jax.errors import HippoError
 from hippo_jax.weights import converted
 from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
 from hippo_jax.weights.host import default_device, default_dtype, parse_dtype, place
+from hippo_jax.weights.meeting import meet
 from hippo_jax.weights.source import locate
 
 
@@ -54,6 +55,7 @@ def load_at(
     if not isinstance(source, (str, os.PathLike)):
         raise HippoError(f"source must be a directory or a hub id, got {source!r}")
     asked = None if dtype is None else parse_dtype(dtype)
+    meet(home)
     directory = locate(source, revision)
     device = default_device() if home is None else home.mesh.devices.flat[0]
     target = default_dtype(device) if asked is None else asked
@@ -68,6 +70,7 @@ def load_at(
 
 def place_model(model: VideoLM, home: Home | None) -> VideoLM:
     """A model whose weights are whole, on the host or on one device, copied to ``home``."""
+    meet(home)
     specs = specs_at(model.config, declared(model), home)
     weights = {
         path: place(np.asarray(value), np.dtype(value.dtype), specs[path], home)[0]
