@@ -21,13 +21,14 @@ class HippoConfig:
 
     Attributes:
         gamma: tokens that the draft proposes a round, 5 by default (the paper uses 3 to 7).
-            ``"auto"`` is 5 as long as nothing was measured.
+            ``"auto"`` is 5; ``plan_schedule`` chooses by measuring.
         keep_ratio: share of a row's visual tokens that the draft sees, above 0 and at most 1;
             0.1 by default as in the paper. A row keeps ``max(1, ceil(keep_ratio * its own))``.
         schedule: ``"sequential"``: the draft proposes gamma tokens, then the target checks them and
             adds one of its own. ``"parallel"`` (the paper's VPSD, PEARL's state machine): both
             work at the same time, the target on the last chunk while the draft makes the next.
-            ``"auto"`` (default): sequential on one device, where nothing runs side by side.
+            ``"auto"`` (default): parallel where the pair's placement gives them devices of their
+            own, else sequential. ``plan_schedule`` measures which is faster.
         scoring: which visual tokens are kept.
         score_layers: the target's first k layers give the attention scores; ``None`` (default):
             all. The paper averages over all layers; fewer would let the draft start earlier.

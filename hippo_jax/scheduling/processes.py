@@ -52,11 +52,15 @@ class _Process:
     """One role's process. What it writes goes to files: nobody needs to read along."""
 
     def __init__(
-        self, role: str, command: Sequence[str], environment: Mapping[str, str], lifeline: int
+        self,
+        role: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        lifeline: int,
+        files: tuple[IO[bytes], IO[bytes]],
     ) -> None:
         self.role = role
-        self.out: IO[bytes] = tempfile.TemporaryFile()
-        self.err: IO[bytes] = tempfile.TemporaryFile()
+        self.out, self.err = files
         try:
             self.running = subprocess.Popen(
                 list(command),
@@ -71,17 +75,12 @@ class _Process:
             raise RoleError(role, f"process did not start: {reason(error)}") from error
 
     def end(self) -> None:
-        """Kill it, if it still runs, and its children. A milder signal may go unheard: Python handles
-        none while it waits in a collective."""
+        """Kill it, if it still runs, and its children. A milder signal may go unheard: Python
+        handles none while it waits in a collective."""
         if self.running.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.running.pid, signal.SIGKILL)
         self.running.wait()
-
-    def close(self) -> None:
-        """Forget what it wrote."""
-        self.out.close()
-        self.err.close()
 
     def finished(self) -> subprocess.CompletedProcess[str]:
         """What is left of it."""
@@ -140,8 +139,8 @@ def run_roles(
                 INDEX: str(index),
                 LIFELINE: str(lifeline),
             }
-            processes[role] = _Process(role, command, environment, lifeline)
-            stack.callback(processes[role].close)
+            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            processes[role] = _Process(role, command, environment, lifeline, (out, err))
             stack.callback(processes[role].end)
         for process in processes.values():
             threading.Thread(target=_watch, args=(process, ended), daemon=True).start()

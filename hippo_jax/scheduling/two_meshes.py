@@ -73,8 +73,8 @@ class TargetSide:
         """Take a chunk, say a verdict on it, verify on.
 
         In the parallel schedule the verdict is said before the forward is enqueued, which may keep
-        this thread busy: the draft makes its next chunk meanwhile. What the forward finds is said at
-        the next call.
+        this thread busy: the draft makes its next chunk meanwhile. What the forward finds is said
+        at the next call.
 
         Args:
             proposal: on the target's mesh.

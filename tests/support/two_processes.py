@@ -76,16 +76,27 @@ def placement() -> hj.Placement:
     return hj.Placement.on(first, second, one_program=True)
 
 
+def meshes(pair: ModelPair) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
+    """Of the target and of the draft."""
+    target, draft = pair.placement.target, pair.placement.draft
+    assert target is not None and draft is not None
+    return target, draft
+
+
 def main(task: str, word: Path) -> None:
     with joined() as role:
+        pair = placed(tiny_pair(), placement())
         if task == "raise" and role == "draft":
             raise ValueError("the draft has lost its notes")
-        pair = placed(tiny_pair(), placement())
         if task == "late" and role == "draft":
             time.sleep(LATE)
-        found = {"greedy": as_lists(greedy(pair))}
+        found: dict[str, list] = {"devices": [mesh.size for mesh in meshes(pair)]}
+        found["greedy"] = as_lists(greedy(pair))
         if task == "answer":
             found["sampled"] = as_lists(sampled(pair))
+            # What one device says, each process one of the two.
+            alone = {"target": greedy, "draft": sampled}[role]
+            found["alone"] = as_lists(alone(tiny_pair()))
         (word / role).write_text(json.dumps(found))
         for _ in range(CALLS if task == "go on" else 0):
             as_lists(greedy(pair))
