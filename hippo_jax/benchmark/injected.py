@@ -21,7 +21,7 @@ from hippo_jax.architectures.parameters import declared, with_values
 from hippo_jax.architectures.qwen2_5_vl.config import FAMILY, VisionConfig
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.video_lm import VideoLM
-from hippo_jax.inputs.model_inputs import ModelInputs, Row, assemble
+from hippo_jax.inputs.model_inputs import Media, ModelInputs, Row, assemble
 from hippo_jax.placement.pair import ModelPair
 from hippo_jax.placement.placement import Placement
 from hippo_jax.weights.load import place_model
@@ -147,6 +147,10 @@ def injected_pair(target: Work, draft: Work, placement: Placement) -> ModelPair:
     return ModelPair(model(target, homes[0]), model(draft, homes[1]), placement)
 
 
-def text_prompt(model: VideoLM) -> ModelInputs:
-    """A few words and no video: rounds begin behind the prompt, whatever it was."""
-    return assemble(model, [Row(np.arange(1, 9, dtype=np.int32), [])])
+def tiny_prompt(model: VideoLM) -> ModelInputs:
+    """Two frames of nothing, as four visual tokens, and a few words."""
+    config, grid = model.config, (1, 4, 4)
+    pixels = np.zeros((16, config.vision.patch_dim), np.float32)
+    video = [config.vision_start_token_id, *[config.video_token_id] * 4, config.vision_end_token_id]
+    ids = np.array([*video, 1, 2, 3], np.int32)
+    return assemble(model, [Row(ids, [Media("video", pixels, grid, 1.0)])])

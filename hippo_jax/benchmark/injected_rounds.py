@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hippo_jax.architectures.sharding import TENSOR_AXIS
-from hippo_jax.benchmark.injected import Work, injected_pair, text_prompt
+from hippo_jax.benchmark.injected import Work, injected_pair, tiny_prompt
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.pair import ModelPair
@@ -56,7 +56,7 @@ class InjectedRounds:
         first, second = devices
         alone = Mesh(np.array([first]), (TENSOR_AXIS,))
         single = injected_pair(*works, Placement(target=alone, draft=alone))
-        inputs = text_prompt(single.target)
+        inputs = tiny_prompt(single.target)
         # The prefill's verdict commits one token, that of each round with forwards gamma.
         tokens = 1 + gamma * rounds
         config = HippoConfig(schedule="parallel", gamma=gamma, keep_ratio=1.0)

@@ -9,6 +9,7 @@ forwards on the same host share its cores.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -116,7 +117,8 @@ def one_turn(
     def timed(name: str, go: Callable[[], Any]) -> tuple[float, Any, list[Op]]:
         """Milliseconds in all, what ``go`` found, and what the profiler saw."""
         with tempfile.TemporaryDirectory() as folder:
-            with traced(Path(folder)):
+            # The first turn is not counted: it compiles, and a trace of that is of no use.
+            with traced(Path(folder)) if last.turns else contextlib.nullcontext():
                 begin = time.perf_counter()
                 answer = go()
                 wall = 1e3 * (time.perf_counter() - begin)

@@ -39,8 +39,9 @@ from hippo_jax.scheduling.faults import RoleError, reason
 ROLE, ADDRESS, COUNT, INDEX = "HIPPO_ROLE", "HIPPO_COORDINATOR", "HIPPO_PROCESSES", "HIPPO_PROCESS"
 LIFELINE = "HIPPO_LIFELINE"  # a pipe that breaks when the parent is gone
 
-# Inside one process a CPU collective ends the process when a device is late: by default after
-# 20 seconds and 40 more. A long prompt takes longer than that.
+# Inside one process a CPU collective aborts the process when a device is late: by default after
+# 20 seconds and 40 more. A long prompt takes longer. (Between processes it raises, after half an
+# hour; --xla_cpu_collective_timeout_seconds.)
 WAIT_FLAG, WAIT_SECONDS = "--xla_cpu_collective_call_terminate_timeout_seconds", 3600
 
 HEARTBEAT = 50  # seconds of silence after which a process of another host is taken for lost

@@ -184,6 +184,7 @@ def test_other_tokens_are_told_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_small_pair_on_devices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "WIDTHS", (1, 4))
     outcome = compared(monkeypatch, devices=(2, 1))
     names = [
         "parallel, two meshes, 2 + 1 devices",

@@ -108,14 +108,15 @@ def break_down(program: Callable[[], Any]) -> Any:
         return jax.lax.optimization_barrier(results), word
 
     homes = jax.tree.map(lambda x: x.sharding, results), None
-    busy = jax.device_put(jnp.eye(400), device)
+    busy = jax.device_put(jnp.eye(500), device)
+    broken = jax.jit(failing, out_shardings=homes).lower(results, busy).compile()
     # What it waits for is not there yet, or it would run and fail in the thread that enqueues it.
-    return jax.jit(failing, out_shardings=homes)(results, _long_work(busy))[0]
+    return broken(results, _long_work(busy))[0]
 
 
 @jax.jit
 def _long_work(x: jax.Array) -> jax.Array:
-    for _ in range(60):
+    for _ in range(80):
         x = x @ x
     return x
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.deadline import at_most, interruptible
 from support.two_processes import LATE
 
 import hippo_jax as hj
+from hippo_jax.scheduling import processes
 from hippo_jax.scheduling.faults import RoleError
 from hippo_jax.scheduling.processes import WAIT_FLAG, joined, run_roles
 
@@ -232,6 +235,19 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
         run_roles(commands)
     for path in pids.values():
         wait_until_gone(int(path.read_text()))
+
+
+def test_who_was_first() -> None:
+    """jax aborts a process that has lost the first one; of two at a time, that was the other."""
+    killed, aborted, well = (
+        SimpleNamespace(running=SimpleNamespace(returncode=code)) for code in (-9, -6, 0)
+    )
+    for first, second in ((killed, aborted), (aborted, killed)):
+        ended: queue.Queue = queue.Queue()
+        for other in (well, second):
+            ended.put(other)
+        assert processes._first_of(first, ended) is killed
+    assert processes._first_of(aborted, queue.Queue()) is aborted
 
 
 def test_joined_needs_run_roles(monkeypatch: pytest.MonkeyPatch) -> None:
