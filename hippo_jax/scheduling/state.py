@@ -195,6 +195,8 @@ def mark(seen: jax.Array | None, tokens: jax.Array, count: jax.Array) -> jax.Arr
 
 def _all_tokens(inputs: ModelInputs, own: jax.Array) -> jax.Array:
     """Every visual token of each row, as ordinals ``[B, W]``."""
-    width = min(inputs.token_ids.shape[1], jnp.asarray(inputs.table.row).shape[0])
+    # At least one column: jaxlib 0.11.2 crashes compiling a loop that carries an empty array over
+    # several devices.
+    width = max(1, min(inputs.token_ids.shape[1], jnp.asarray(inputs.table.row).shape[0]))
     ordinals = jnp.arange(width, dtype=jnp.int32)
     return jnp.where(ordinals < own[:, None], ordinals, -1)
