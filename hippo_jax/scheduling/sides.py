@@ -24,6 +24,7 @@ from hippo_jax.architectures.cache import PartialPrefill
 from hippo_jax.architectures.tensor_parallel import on_devices, prefill_spec
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.scheduling.flat import FlatModel
 from hippo_jax.scheduling.one_device import commit_first
 from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scheduling.roles import (
@@ -77,19 +78,21 @@ def _draft_and(count: int) -> Callable[[str], Any]:
 
 
 @partial(jax.jit, static_argnames="plan")
-def target_reads(target: VideoLM, inputs: ModelInputs, plan: Plan) -> Any:
+def target_reads(target: FlatModel, inputs: ModelInputs, plan: Plan) -> Any:
     """The video and as many layers as score it; the kept tokens, if the target's scores choose."""
 
     def local(target: VideoLM, inputs: ModelInputs) -> Any:
         visual = target.encode_video(inputs)
         return read_prompt(target, inputs, visual, plan, choose=chooser(plan) == "target")
 
-    return on_devices(local, (target,), inputs, outputs=lambda axis: (prefill_spec(axis), P()))
+    return on_devices(
+        local, (target.model(),), inputs, outputs=lambda axis: (prefill_spec(axis), P())
+    )
 
 
 @partial(jax.jit, static_argnames="plan")
 def target_starts(
-    target: VideoLM,
+    target: FlatModel,
     inputs: ModelInputs,
     begun: PartialPrefill,
     kept: jax.Array | None,
@@ -127,7 +130,7 @@ def target_starts(
 
     return on_devices(
         local,
-        (target,),
+        (target.model(),),
         inputs,
         begun,
         kept,
@@ -139,7 +142,7 @@ def target_starts(
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")
 def target_verifies(
-    target: VideoLM,
+    target: FlatModel,
     state: SpeculativeState,
     proposal: Proposal | None,
     verdict: Verdict | None,
@@ -182,13 +185,13 @@ def target_verifies(
         return state, said, done
 
     return on_devices(
-        local, (target,), state, proposal, verdict, limit, key, outputs=_target_and(2)
+        local, (target.model(),), state, proposal, verdict, limit, key, outputs=_target_and(2)
     )
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")
 def target_rules(
-    target: VideoLM,
+    target: FlatModel,
     state: SpeculativeState,
     logits: jax.Array,
     proposal: Proposal,
@@ -203,14 +206,16 @@ def target_rules(
         verdict = rule(logits, state, proposal, key, plan)
         return follow(state, proposal, verdict, limit, plan), verdict
 
-    return on_devices(local, (target,), state, logits, proposal, limit, key, outputs=_target_and(1))
+    return on_devices(
+        local, (target.model(),), state, logits, proposal, limit, key, outputs=_target_and(1)
+    )
 
 
 # The draft -------------------------------------------------------------------------------------
 
 
 @partial(jax.jit, static_argnames="plan")
-def draft_looks(draft: VideoLM, inputs: ModelInputs, plan: Plan) -> Any:
+def draft_looks(draft: FlatModel, inputs: ModelInputs, plan: Plan) -> Any:
     """The draft's visual tokens, which wait for no scores, and the kept ones if it chooses."""
 
     def local(draft: VideoLM, inputs: ModelInputs) -> Any:
@@ -219,12 +224,12 @@ def draft_looks(draft: VideoLM, inputs: ModelInputs, plan: Plan) -> Any:
             return visual, None
         return visual, read_prompt(draft, inputs, visual, plan, choose=True)[1]
 
-    return on_devices(local, (draft,), inputs)
+    return on_devices(local, (draft.model(),), inputs)
 
 
 @partial(jax.jit, static_argnames=("plan", "vocab_size"))
 def draft_starts(
-    draft: VideoLM,
+    draft: FlatModel,
     inputs: ModelInputs,
     kept: jax.Array | None,
     visual: jax.Array | None,
@@ -247,12 +252,14 @@ def draft_starts(
         cache = kv.write(cache, blocks, proposed_slot(state, plan))
         return replace(state, draft_cache=cache), proposal
 
-    return on_devices(local, (draft,), inputs, kept, visual, limit, key, outputs=_draft_and(1))
+    return on_devices(
+        local, (draft.model(),), inputs, kept, visual, limit, key, outputs=_draft_and(1)
+    )
 
 
 @partial(jax.jit, static_argnames=("plan", "vocab_size"), donate_argnames="state")
 def draft_proposes(
-    draft: VideoLM,
+    draft: FlatModel,
     state: SpeculativeState,
     proposal: Proposal | None,
     verdict: Verdict,
@@ -276,4 +283,6 @@ def draft_proposes(
         cache = kv.write(state.draft_cache, blocks, proposed_slot(state, plan))
         return replace(state, draft_cache=cache), made
 
-    return on_devices(local, (draft,), state, proposal, verdict, limit, key, outputs=_draft_and(1))
+    return on_devices(
+        local, (draft.model(),), state, proposal, verdict, limit, key, outputs=_draft_and(1)
+    )

@@ -30,6 +30,7 @@ from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.placement import Placement
 from hippo_jax.scheduling import sides
 from hippo_jax.scheduling.faults import Trail
+from hippo_jax.scheduling.flat import FlatModel
 from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scheduling.role_threads import Mailbox, run_threads
 from hippo_jax.scheduling.roles import prunes
@@ -43,24 +44,21 @@ class Call:
     """One generation on two meshes.
 
     Attributes:
+        vocab_size: the target's.
         on_target, on_draft: put a pytree on every device of that mesh, whole; returns at once.
         target_constants, draft_constants: limit and key, on their mesh.
         trail: by which a failure is traced to its role.
     """
 
-    target: VideoLM
-    draft: VideoLM
+    target: FlatModel
+    draft: FlatModel
+    vocab_size: int
     plan: Plan
     on_target: Callable[[Any], Any]
     on_draft: Callable[[Any], Any]
     target_constants: tuple[Any, Any]
     draft_constants: tuple[Any, Any]
     trail: Trail = field(default_factory=Trail)
-
-    @property
-    def vocab_size(self) -> int:
-        """The target's."""
-        return self.target.config.text.vocab_size
 
 
 class TargetSide:
@@ -150,23 +148,32 @@ def begin(
     _require_own_devices(placement.target, placement.draft)
     on_target, on_draft = _put(placement.target), _put(placement.draft)
     constants = (np.int32(limit) if isinstance(limit, int) else limit, key)
-    call = Call(target, draft, plan, on_target, on_draft, on_target(constants), on_draft(constants))
+    call = Call(
+        FlatModel.of(target),
+        FlatModel.of(draft),
+        target.config.text.vocab_size,
+        plan,
+        on_target,
+        on_draft,
+        on_target(constants),
+        on_draft(constants),
+    )
     trail = call.trail
     with trail.of("target"):
         target_inputs = on_target(inputs)
-        begun, chosen = sides.target_reads(target, target_inputs, plan)
+        begun, chosen = sides.target_reads(call.target, target_inputs, plan)
         trail.note("target", chosen)
     with trail.of("draft"):
         draft_inputs = on_draft(inputs)
-        visual, own_choice = sides.draft_looks(draft, draft_inputs, plan)
+        visual, own_choice = sides.draft_looks(call.draft, draft_inputs, plan)
         kept = own_choice if chosen is None else on_draft(chosen)
         draft_state, proposal = sides.draft_starts(
-            draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
+            call.draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
         )
         trail.note("draft", proposal)
     with trail.of("target"):
         target_state, said = sides.target_starts(
-            target, target_inputs, begun, chosen, *call.target_constants, plan
+            call.target, target_inputs, begun, chosen, *call.target_constants, plan
         )
         trail.note("target", said)
     if prunes(inputs, plan) and chosen is None:
@@ -203,7 +210,7 @@ _finish = partial(jax.jit, static_argnames="plan")(finish)
 
 def _put(mesh: Mesh) -> Callable[[Any], Any]:
     everywhere = NamedSharding(mesh, P())
-    return lambda tree: jax.tree.map(lambda x: jax.device_put(x, everywhere), tree)
+    return lambda tree: jax.device_put(tree, everywhere)
 
 
 def first_chunk(target: TargetSide, draft: DraftSide) -> Proposal:

@@ -88,7 +88,7 @@ def test_no_forward_once_all_rows_are_done() -> None:
     proposal = two_meshes.first_chunk(target, draft)
     arguments = (target.call.on_target(proposal), target.said, *target.call.target_constants)
     jaxpr = jax.make_jaxpr(sides.target_verifies.__wrapped__, static_argnums=6)(
-        case.pair.target, target.state, *arguments, plan
+        target.call.target, target.state, *arguments, plan
     )
     dots = [str(e) for e in jaxpr.eqns if e.primitive.name == "dot_general"]
     conds = [e for e in jaxpr.eqns if e.primitive.name == "cond"]

@@ -87,7 +87,7 @@ def main(task: str, word: Path) -> None:
     with joined() as role:
         pair = placed(tiny_pair(), placement())
         if task == "raise" and role == "draft":
-            raise ValueError("the draft has lost its notes")
+            raise ValueError("the draft has lost its notes\nand its way")
         if task == "late" and role == "draft":
             time.sleep(LATE)
         found: dict[str, list] = {"devices": [mesh.size for mesh in meshes(pair)]}
