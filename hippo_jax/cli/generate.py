@@ -241,18 +241,15 @@ def _load(args: argparse.Namespace, alone: bool) -> Any:
     from hippo_jax.placement.pair import load_pair
     from hippo_jax.resources import checkpoint_directory
     from hippo_jax.weights.load import load_model
-    from hippo_jax.weights.source import locate
 
     if args.target is None:
         pair = _pair(args)
         if alone:
             return load_model(checkpoint_directory(pair, "target"), dtype=args.dtype)
         return load_pair(pair, dtype=args.dtype)
-    target = locate(args.target)
     if alone:
-        return load_model(target, dtype=args.dtype)
-    # Both are looked for before the larger one is read.
-    return load_pair(target=target, draft=locate(args.draft), dtype=args.dtype)
+        return load_model(args.target, dtype=args.dtype)
+    return load_pair(target=args.target, draft=args.draft, dtype=args.dtype)
 
 
 def _say(piece: str) -> None:

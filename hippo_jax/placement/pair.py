@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from hippo_jax.placement.placement import Placement
 from hippo_jax.weights import converted, manifest
 from hippo_jax.weights.checkpoint import open_checkpoint, read_config, with_tied
 from hippo_jax.weights.load import load_at
-from hippo_jax.weights.source import locate
+from hippo_jax.weights.source import WEIGHTS, locate
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +49,8 @@ def load_pair(
 ) -> ModelPair:
     """Load a target and a draft.
 
-    A pair whose weights alone are more than the devices can hold is refused before any is read.
+    Models that cannot share inputs, and weights that are more than the devices can hold, are
+    refused before any is read; for models on the hub, before any is downloaded.
 
     Args:
         name: a pair of the zoo (``"demo"`` is the embedded one), or
@@ -77,44 +78,52 @@ def load_pair(
         raise HippoError("a pair needs a name, or both target= and draft=")
 
     target_home, draft_home = placement.homes()
-    target, draft = _found("target", target, target_home), _found("draft", draft, draft_home)
+    _check_source("target", target, target_home)
+    _check_source("draft", draft, draft_home)
+    # The configs say what fits, so that nobody waits for a load that must fail.
+    (target_known, target_files), (draft_known, draft_files) = _known(target), _known(draft)
+    check_configs(_config(target_known), _config(draft_known))
+    check_files(target_files, draft_files)
     if not (isinstance(target, VideoLM) and isinstance(draft, VideoLM)):
-        # The configs say what the weights need, so that nobody waits for a load that must fail.
-        needs = pair_needs(_known(target), _known(draft), placement, dtype)
-        check_memory(needs, memory)
-    pair = ModelPair(
+        check_memory(pair_needs(target_known, draft_known, placement, dtype), memory)
+    return ModelPair(
         target if isinstance(target, VideoLM) else load_at(target, dtype, target_home),
         draft if isinstance(draft, VideoLM) else load_at(draft, dtype, draft_home),
         placement,
     )
-    check_configs(pair.target.config, pair.draft.config)
-    check_files(pair.target.source, pair.draft.source)
-    return pair
 
 
-def _found(role: str, source: Any, home: Home | None) -> VideoLM | Path:
-    """A loaded model that is where it should be, or the directory to load from."""
+def _check_source(role: str, source: Any, home: Home | None) -> None:
+    """Refuse what is no source, and a loaded model that is not where it should be."""
     if not isinstance(source, VideoLM):
         if not isinstance(source, (str, os.PathLike)):
             raise HippoError(
                 f"the {role} must be a directory, a hub id or a loaded model, got {source!r}"
             )
-        return locate(source)
+        return
     if home is not None and source.home != home:
         raise HippoError(
             "a loaded model is not where the placement wants it; load it with "
             "load_model(mesh=...), or give its source"
         )
-    return source
 
 
-def _known(source: VideoLM | Path) -> VideoLM | VideoLMConfig:
-    """A loaded model, or the config of the weights in a directory, none of which is loaded."""
+def _known(source: Any) -> tuple[VideoLM | VideoLMConfig, str | None]:
+    """A loaded model, or the config of weights none of which is loaded; and where its files are."""
     if isinstance(source, VideoLM):
-        return source
-    if not converted.is_converted(source):
-        return open_checkpoint(source).config
-    found = manifest.read_manifest(source)
-    configs = [name for name in ("config.json", "generation_config.json") if name in found.files]
-    manifest.verify(source, found.files, configs)
-    return with_tied(read_config(source), found.tied)
+        return source, source.source
+    directory = locate(source, weights=False)
+    if converted.is_converted(directory):
+        found = manifest.read_manifest(directory)
+        names = [name for name in ("config.json", "generation_config.json") if name in found.files]
+        manifest.verify(directory, found.files, names)
+        config = with_tied(read_config(directory), found.tied)
+    elif any(fnmatch(path.name, pattern) for path in directory.iterdir() for pattern in WEIGHTS):
+        config = open_checkpoint(directory).config
+    else:  # on the hub still, or missing, which the load will say
+        config = read_config(directory)
+    return config, os.path.abspath(directory)
+
+
+def _config(model: VideoLM | VideoLMConfig) -> VideoLMConfig:
+    return model.config if isinstance(model, VideoLM) else model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,17 +12,21 @@ from hippo_jax.errors import HippoError
 
 # Weights, configs, tokenizers, processors and chat templates; no code and no pickles. Files in
 # sub-folders (other formats of the same weights) are left where they are.
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+WEIGHTS = ("*.safetensors",)
+SIDE_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 _NOT = ("*/*",)
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
+def locate(
+    source: str | os.PathLike[str], revision: str | None = None, *, weights: bool = True
+) -> Path:
     """The directory of a checkpoint; a hub id is downloaded first (or found in the hub's cache).
 
     Args:
         source: an existing directory, or ``organisation/name`` on the Hugging Face hub.
         revision: branch, tag or commit on the hub; an error with a directory.
+        weights: whether weights are to be downloaded too; all other files are.
 
     Raises:
         HippoError: no such directory; unknown, gated or unreachable hub repository.
@@ -39,7 +44,7 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     if not isinstance(source, str) or not _HUB_ID.match(text):
         hint = "" if _looks_like_path(text) else " (a hub id has the form organisation/name)"
         raise HippoError(f"{text}: no such directory{hint}")
-    return _download(text, revision)
+    return _download(text, revision, (*SIDE_FILES, *WEIGHTS) if weights else SIDE_FILES)
 
 
 def side_files(directory: Path) -> list[Path]:
@@ -47,8 +52,8 @@ def side_files(directory: Path) -> list[Path]:
     return [
         path
         for path in sorted(directory.iterdir())
-        if any(fnmatch(path.name, pattern) for pattern in PATTERNS)
-        and not path.name.endswith((".safetensors", ".index.json"))
+        if any(fnmatch(path.name, pattern) for pattern in SIDE_FILES)
+        and not path.name.endswith(".index.json")
         and path.is_file()
     ]
 
@@ -57,7 +62,7 @@ def _looks_like_path(text: str) -> bool:
     return text[0] in "./~\\" or text.endswith(("/", "\\")) or text.count("/") > 1
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
@@ -65,7 +70,7 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=list(_NOT)
+                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(_NOT)
             )
         )
     except hub.GatedRepoError:

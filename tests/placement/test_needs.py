@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import huggingface_hub
 import jax
 import pytest
 from support import demo_placements, pairs
@@ -184,6 +185,43 @@ def test_directories_are_judged_by_what_they_hold(configs, tmp_path, monkeypatch
     (made / "config.json").write_text("{}")
     with pytest.raises(hj.HippoError, match="damaged conversion"):
         hj.load_pair(target=made, draft=made)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_models_that_do_not_belong_together_are_refused_before_weights_are_read(tmp_path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(source("draft"), other, copy_function=shutil.copyfile)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"video_token_id": 5}))
+    with pytest.raises(hj.HippoError, match="do not fit: video_token_id"):
+        hj.load_pair(target=source("target"), draft=other)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_models_on_the_hub_are_judged_before_their_weights_are_downloaded(
+    configs, tmp_path, monkeypatch
+) -> None:
+    asked = []
+
+    def snapshot(name, *, allow_patterns, **options):
+        """What the hub gives: the files that the patterns ask for."""
+        asked.append((name, tuple(allow_patterns)))
+        place = tmp_path / name
+        ignored = shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
+        role = "target" if name.endswith("large") else "draft"
+        shutil.copytree(
+            source(role), place, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True
+        )
+        return str(place)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    needed = sum(weight_bytes(config, "float32", None) for config in configs)
+    with pytest.raises(hj.HippoError, match="do not fit in memory"):
+        hj.load_pair(target="a/large", draft="a/small", memory=lambda device: Memory(needed - 1))
+    assert {name for name, _ in asked} == {"a/large", "a/small"}
+    assert not any("safetensors" in pattern for _, patterns in asked for pattern in patterns)
+    with pytest.raises(AssertionError, match="weights are read"):  # enough memory: it goes on
+        hj.load_pair(target="a/large", draft="a/small", memory=lambda device: Memory(needed))
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])
