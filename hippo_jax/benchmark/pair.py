@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.parameters import count
 from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.benchmark.forwards import forwards
 from hippo_jax.benchmark.measure import Run, Summary, cell, interleave, machine, plain, where
 from hippo_jax.decoding.arguments import make_settings
 from hippo_jax.decoding.config import HippoConfig
@@ -34,7 +33,6 @@ WAYS = {
     "sequential": HippoConfig(schedule="sequential"),
     "parallel": HippoConfig(schedule="parallel"),
 }
-STEPS = 32  # forwards of one measurement
 
 
 @dataclass
@@ -204,36 +202,10 @@ def _steps(
         "draft, 1 token, pruned": (draft, pruned.draft_cache, pruned.draft_prompt, 1),
     }
     return {
-        name: _repeated(model, cache, prompt.next_position, width)
+        name: forwards(model, cache, prompt.next_position, width)
         for name, (model, cache, prompt, width) in cases.items()
+        if cache is not None  # on one device both are there
     }
-
-
-def _repeated(model: VideoLM, cache: kv.KVCache | None, next_position: Any, width: int) -> Run:
-    """``STEPS`` forwards of ``width`` tokens, each fed what the one before found likeliest."""
-    assert cache is not None
-    room = cache.capacity - width + 1
-
-    def repeat(model: VideoLM, cache: kv.KVCache, next_position: Any) -> Any:
-        def step(number: Any, carry: tuple[Any, kv.KVCache]) -> tuple[Any, kv.KVCache]:
-            fed, cache = carry
-            slot = jnp.full((1,), number % room, jnp.int32)
-            places = (next_position + slot)[:, None] + jnp.arange(width)
-            positions = jnp.broadcast_to(places, (3, 1, width))
-            logits, blocks = model.forward_block(fed, positions, cache, slot)
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32), kv.write(cache, blocks, slot)
-
-        fed = jnp.zeros((1, width), jnp.int32)
-        return jax.lax.fori_loop(0, STEPS, step, (fed, cache))[0]
-
-    program = jax.jit(repeat).lower(model, cache, next_position).compile()
-
-    def run() -> dict[str, float]:
-        begin = time.perf_counter()
-        jax.block_until_ready(program(model, cache, next_position))
-        return {"ms": 1e3 * (time.perf_counter() - begin) / STEPS}
-
-    return run
 
 
 def _tokens_per_round(answers: Answers) -> float | None:

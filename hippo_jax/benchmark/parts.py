@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.tensor_parallel import cache_spec, on_devices
 from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.benchmark.forwards import forwards, milliseconds
 from hippo_jax.benchmark.measure import Run, Summary
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.pair import ModelPair
@@ -30,7 +29,6 @@ from hippo_jax.scoring.selection import select_tokens
 from hippo_jax.scoring.selectors import SelectionContext, scope, selector_scores, support
 
 WIDTHS = (1, 2, 4, 6, 8, 12)  # of target blocks
-STEPS = 32  # forwards of one measurement
 EXCHANGES = 64  # of one measurement
 PREFILL, SCORED = "target, prefill", "target, prefill and scores"
 
@@ -81,7 +79,7 @@ def measured_parts(pair: ModelPair, inputs: ModelInputs, plan: Plan) -> dict[str
             .lower(model, *arguments)
             .compile()
         )
-        runs[name] = _milliseconds(lambda: program(model, *arguments))
+        runs[name] = milliseconds(lambda: program(model, *arguments))
         return program(model, *arguments)
 
     visual = part("target, video", look, target, own)
@@ -90,7 +88,7 @@ def measured_parts(pair: ModelPair, inputs: ModelInputs, plan: Plan) -> dict[str
     kept = part("choice of tokens", select, target, own, scores, visual)
     for width in WIDTHS:
         if width <= cache.capacity:
-            runs[_forward("target", width)] = _forwards(target, cache, own.next_position, width)
+            runs[_forward("target", width)] = forwards(target, cache, own.next_position, width)
     draft_visual = part("draft, video", look_for_draft, draft, other)
     chosen = _at(draft.home, kept)
     position, cache = part(
@@ -102,7 +100,7 @@ def measured_parts(pair: ModelPair, inputs: ModelInputs, plan: Plan) -> dict[str
         draft_visual,
         outputs=logits_and_cache,
     )
-    runs[_forward("draft", 1)] = _forwards(draft, cache, position, 1)
+    runs[_forward("draft", 1)] = forwards(draft, cache, position, 1)
     return runs
 
 
@@ -137,7 +135,7 @@ def measured_hop(pair: ModelPair, inputs: ModelInputs, limit: Any, plan: Plan) -
     finds all rows done, so that nothing is left of it but handing programs and words over.
     """
     if not pair.placement.two_meshes:
-        return _milliseconds(_exchanges(pair, plan), EXCHANGES)
+        return milliseconds(_exchanges(pair, plan), EXCHANGES)
     models = (pair.target, pair.draft)
     target, draft = two_meshes.begin(*models, inputs, limit, None, plan, pair.placement)
     two_meshes.run(target, draft, threads=two_meshes.needs_threads(pair.placement))
@@ -147,7 +145,7 @@ def measured_hop(pair: ModelPair, inputs: ModelInputs, limit: Any, plan: Plan) -
             pass
         return target.state, draft.state
 
-    return _milliseconds(surplus, EXCHANGES)
+    return milliseconds(surplus, EXCHANGES)
 
 
 def _exchanges(pair: ModelPair, plan: Plan) -> Callable[[], Any]:
@@ -175,33 +173,3 @@ def _forward(role: str, width: int) -> str:
 def _at(home: Home | None, tree: Any) -> Any:
     """On all devices of a home, whole."""
     return jax.device_put(tree, None if home is None else NamedSharding(home.mesh, P()))
-
-
-def _milliseconds(call: Callable[[], Any], count: int = 1) -> Run:
-    def run() -> dict[str, float]:
-        begin = time.perf_counter()
-        jax.block_until_ready(call())
-        return {"ms": 1e3 * (time.perf_counter() - begin) / count}
-
-    return run
-
-
-def _forwards(model: VideoLM, cache: kv.KVCache, next_position: Any, width: int) -> Run:
-    """``STEPS`` forwards of ``width`` tokens, each fed what the one before found likeliest."""
-    room = cache.capacity - width + 1
-
-    def local(model: VideoLM, cache: kv.KVCache, next_position: Any) -> Any:
-        def step(number: Any, carry: tuple[Any, kv.KVCache]) -> tuple[Any, kv.KVCache]:
-            fed, cache = carry
-            slot = jnp.full((1,), number % room, jnp.int32)
-            places = (next_position + slot)[:, None] + jnp.arange(width)
-            positions = jnp.broadcast_to(places, (3, 1, width))
-            logits, blocks = model.forward_block(fed, positions, cache, slot)
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32), kv.write(cache, blocks, slot)
-
-        fed = jnp.zeros((1, width), jnp.int32)
-        return jax.lax.fori_loop(0, STEPS, step, (fed, cache))[0]
-
-    program = jax.jit(lambda model, *rest: on_devices(local, (model,), *rest))
-    compiled = program.lower(model, cache, next_position).compile()
-    return _milliseconds(lambda: compiled(model, cache, next_position), STEPS)
