@@ -56,10 +56,13 @@ class PartialPrefill:
         hidden: ``[B, T, D]``, or behind the last layer ``[B, R, D]``: only the rows that are
             wanted.
         blocks: keys and values of the layers that are done.
+        deep: ``[rows, k * D]``, what the vision tower adds behind the first k layers (deepstack);
+            ``None`` in families that add nothing, and once these layers are done.
     """
 
     hidden: jax.Array
     blocks: tuple[Block, ...]
+    deep: jax.Array | None = None
 
 
 def from_prompt(blocks: Sequence[Block], lengths: jax.Array, capacity: int) -> KVCache:

@@ -44,7 +44,9 @@ class VideoLMConfig:
     """A whole video-LLM: family, decoder, vision tower and the ids that bind them.
 
     Attributes:
-        vision: the family's own vision config (for ``qwen2_5_vl`` a ``VisionConfig``).
+        vision: the family's own vision config, a frozen dataclass.
+        vision_start_token_id, vision_end_token_id: tokens around a visual block, ``None`` in
+            families whose config names none.
         text_position_rule: where text resumes after a video. ``"largest"``: one past the largest
             position so far, as the published checkpoints were trained. ``"extent"``: the video's
             start plus its larger spatial side, as transformers 5 computes it.
@@ -56,8 +58,8 @@ class VideoLMConfig:
     vision: Any
     image_token_id: int
     video_token_id: int
-    vision_start_token_id: int
-    vision_end_token_id: int
+    vision_start_token_id: int | None = None
+    vision_end_token_id: int | None = None
     tokens_per_second: float = 4.0
     text_position_rule: TextPositionRule = "largest"
     eos_token_ids: tuple[int, ...] = ()

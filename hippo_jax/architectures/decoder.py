@@ -36,7 +36,8 @@ Keep = Callable[[jax.Array], jax.Array]
 """``[B, T, ...] -> [B, R, ...]``: the rows whose outputs are wanted."""
 
 AfterLayer = Callable[[int, jax.Array], jax.Array]
-"""``after_layer(layer, x [B,T,D]) -> [B,T,D]``: adds extra visual rows (Qwen3-VL deepstack)."""
+"""``after_layer(layer, x [B,T,D]) -> [B,T,D]``: adds extra visual rows (deepstack). Behind a layer
+with ``keep`` it is given the kept rows."""
 
 
 class Attention(nnx.Module):

@@ -6,13 +6,14 @@ position and lets each rotary frequency follow one of the three.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hippo_jax.architectures.config import DecoderConfig
+from hippo_jax.architectures.config import DecoderConfig, VideoLMConfig
 
 
 class Rotary(NamedTuple):
@@ -52,3 +53,12 @@ def rotate(x: jax.Array, rotary: Rotary) -> jax.Array:
     cos, sin = rotary
     rotated = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def one_axis_positions(
+    config: VideoLMConfig, token_ids: np.ndarray, media: Sequence[Any]
+) -> tuple[np.ndarray, int]:
+    """``Family.rope_positions`` of families with ordinary RoPE: every token one behind the other,
+    on three equal axes."""
+    length = len(token_ids)
+    return np.tile(np.arange(length, dtype=np.int32), (3, 1)), length

@@ -78,7 +78,7 @@ def cache_spec(axis: str | None) -> Any:
 
 def prefill_spec(axis: str | None) -> Any:
     """The same for a prompt on its way through the layers."""
-    return PartialPrefill(hidden=P(), blocks=P(None, None, axis))  # type: ignore[arg-type]
+    return PartialPrefill(hidden=P(), blocks=P(None, None, axis), deep=P())  # type: ignore[arg-type]
 
 
 def common_home(models: Sequence[Any]) -> Home | None:

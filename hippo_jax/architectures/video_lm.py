@@ -18,7 +18,7 @@ from hippo_jax.architectures.attention import (
 )
 from hippo_jax.architectures.cache import PartialPrefill
 from hippo_jax.architectures.config import VideoLMConfig
-from hippo_jax.architectures.decoder import Decoder
+from hippo_jax.architectures.decoder import AfterLayer, Decoder, Keep
 from hippo_jax.architectures.registry import Family, family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.tensor_parallel import Shards, on_devices
@@ -115,10 +115,13 @@ class VideoLM(nnx.Module):
         return _logits_at(self, inputs, jnp.clip(columns, 0, inputs.token_ids.shape[1] - 1))
 
     def encode_video(self, inputs: ModelInputs, *, draft: bool = False) -> jax.Array | None:
-        """Projected visual tokens ``[N, D]`` of all videos and images, or ``None``.
+        """What the vision tower makes of all videos and images, or ``None``.
+
+        ``[N + extra, (1 + k) * D]`` as ``Family.vision_tower`` says; most families have neither
+        extra rows nor extra columns. ``visual_features`` cuts out what is scored.
 
         ``draft``: this model is the draft of the pair that ``inputs`` were prepared for, whose
-        tower may cut windows otherwise.
+        tower may need index arrays of its own.
         """
         if inputs.vision is None:
             return None
@@ -126,13 +129,43 @@ class VideoLM(nnx.Module):
         own = vision.draft_layout if draft and vision.draft_layout is not None else vision.layout
         return self.vision(vision.pixels, own)
 
+    def visual_features(self, inputs: ModelInputs, visual: jax.Array) -> jax.Array:
+        """Of ``visual`` (from ``encode_video``) what is scored: ``[N, D]``, one row a line of
+        ``inputs.table``."""
+        return visual[: inputs.table.valid.shape[0], : self.config.text.hidden_size]
+
     def embed_prompt(self, inputs: ModelInputs, visual: jax.Array | None) -> jax.Array:
         """Token embeddings ``[B, T, D]`` with visual tokens in their places."""
         x = self.decoder.embed(jnp.asarray(inputs.token_ids))
         if visual is None:
             return x
-        index = jnp.asarray(inputs.visual_index)
-        return jnp.where((index >= 0)[..., None], visual[jnp.maximum(index, 0)].astype(x.dtype), x)
+        index = jnp.asarray(inputs.visual_index)[..., None]
+        rows = visual[:, : self.config.text.hidden_size]
+        return jnp.where(index >= 0, rows[jnp.maximum(index[..., 0], 0)].astype(x.dtype), x)
+
+    def _deep_rows(self, visual: jax.Array | None) -> jax.Array | None:
+        """The columns of ``visual`` that are not embedded, ``None`` without any."""
+        width = self.config.text.hidden_size
+        return None if visual is None or visual.shape[1] == width else visual[:, width:]
+
+    def _add_deep(
+        self, inputs: ModelInputs, deep: jax.Array | None, keep: Keep | None = None
+    ) -> AfterLayer | None:
+        """Adds block j of ``deep [rows, k * D]`` at visual columns behind layer j. ``keep`` as in
+        the last layer of ``run_layers``."""
+        if deep is None:
+            return None
+        index, width = jnp.asarray(inputs.visual_index), self.config.text.hidden_size
+        count, last = deep.shape[1] // width, len(self.decoder.layers) - 1
+
+        def add(layer: int, x: jax.Array) -> jax.Array:
+            if layer >= count:
+                return x
+            own = index if keep is None or layer != last else keep(index)
+            rows = deep[:, layer * width : (layer + 1) * width][jnp.maximum(own, 0)]
+            return jnp.where((own >= 0)[..., None], x + rows.astype(x.dtype), x)
+
+        return add
 
     def run_prompt(
         self, inputs: ModelInputs, visual: jax.Array | None
@@ -143,6 +176,7 @@ class VideoLM(nnx.Module):
             x,
             jnp.asarray(inputs.positions),
             lambda layer, q, k, v: causal_attention(q, k, v),
+            after_layer=self._add_deep(inputs, self._deep_rows(visual)),
         )
 
     def prefill(
@@ -179,8 +213,9 @@ class VideoLM(nnx.Module):
         observe: Observe | None = None,
     ) -> PartialPrefill:
         """The prompt through the first ``layers`` layers, each of which ``observe`` is told of."""
-        x = self.embed_prompt(inputs, self.encode_video(inputs) if visual is None else visual)
-        return self._prompt_layers(inputs, PartialPrefill(x, ()), layers, observe)
+        visual = self.encode_video(inputs) if visual is None else visual
+        x, deep = self.embed_prompt(inputs, visual), self._deep_rows(visual)
+        return self._prompt_layers(inputs, PartialPrefill(x, (), deep), layers, observe)
 
     def end_prefill(
         self, inputs: ModelInputs, begun: PartialPrefill, capacity: int
@@ -212,15 +247,20 @@ class VideoLM(nnx.Module):
                 observe(layer, q if last else _pick(q, queries), k)
             return rows_attention(q, k, v, columns) if last else causal_attention(q, k, v)
 
+        keep = (lambda x: _pick(x, columns)) if stop == count else None
         hidden, blocks = self.decoder.run_layers(
             begun.hidden,
             jnp.asarray(inputs.positions),
             attend,
             start=len(begun.blocks),
             stop=stop,
-            keep=(lambda x: _pick(x, columns)) if stop == count else None,
+            after_layer=self._add_deep(inputs, begun.deep, keep),
+            keep=keep,
         )
-        return PartialPrefill(hidden, (*begun.blocks, *blocks))
+        deep = begun.deep
+        if deep is not None and stop * self.config.text.hidden_size >= deep.shape[1]:
+            deep = None
+        return PartialPrefill(hidden, (*begun.blocks, *blocks), deep)
 
     def forward_block(
         self,

@@ -87,7 +87,7 @@ def _scored(model: VideoLM, inputs: ModelInputs) -> Any:
         inputs=inputs,
         keep_ratio=config.keep_ratio,
         relevance=relevance.scores(),
-        features=visual,
+        features=None if visual is None else model.visual_features(inputs, visual),
         config=config.scoring,
     )
     kept = select_tokens(

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.media import encode_media
-from hippo_jax.inputs.model_inputs import Media, Row
-from hippo_jax.inputs.processor import ProcessorConfig
+from hippo_jax.inputs.model_inputs import Row
+from hippo_jax.inputs.protocol import Marks, Processor
+from hippo_jax.inputs.spelling import repeat_placeholders
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -88,7 +87,7 @@ def _auto_tokenizer() -> Any:
 def encode_row(
     tokenizer: Any,
     special: SpecialTokens,
-    processor: ProcessorConfig,
+    processor: Processor,
     media: Sequence[Any],
     prompt: str | Messages,
     *,
@@ -107,7 +106,8 @@ def encode_row(
     HippoError: media and placeholders differ in number or kind, a text that contains a visual
     token, no chat template, or messages the template refuses.
     """
-    forbidden = _visual_tokens(tokenizer, special)
+    marks = _marks(tokenizer, special)
+    forbidden = [text for text in (*vars(marks).values(), *processor.reserved) if text]
     encoded = [encode_media(item, processor) for item in media]
     if isinstance(prompt, str):
         parts: list[dict[str, str]] = [{"type": item.kind} for item in encoded]
@@ -127,57 +127,26 @@ def encode_row(
                     "are placed by message parts, or before the text of a plain prompt)"
                 )
     text = _render(tokenizer, messages, add_generation_prompt)
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return Row(
-        ids=expand_placeholders(np.asarray(ids, np.int32), encoded, special, processor.merge_size),
-        media=tuple(encoded),
-    )
+    spelling = processor.spell(text, encoded, marks)
+    ids = tokenizer(spelling.text, add_special_tokens=False, verbose=False)["input_ids"]
+    placeholders = (special.image_token_id, special.video_token_id)
+    return Row(repeat_placeholders(ids, spelling.runs, placeholders), tuple(encoded))
 
 
-def expand_placeholders(
-    ids: np.ndarray, media: Sequence[Media], special: SpecialTokens, merge_size: int
-) -> np.ndarray:
-    """Repeats the k-th placeholder of int32 ids [T] t * h * w / merge_size**2 times (k-th media).
-
-    HippoError if placeholders and media differ in number or, one by one, in kind.
-    """
-    kinds = {special.image_token_id: "image", special.video_token_id: "video"}
-    places = np.flatnonzero(np.isin(ids, list(kinds)))
-    found = [kinds[int(ids[place])] for place in places]
-    given = [item.kind for item in media]
-    if found != given:
-        raise HippoError(
-            f"the prompt has places for {_count(found)} but {_count(given)} came with it; "
-            "give one message part for each, in the same order"
-        )
-    repeats = np.ones(len(ids), np.int64)
-    for place, item in zip(places, media, strict=True):
-        repeats[place] = np.prod(item.grid) // merge_size**2
-    return np.repeat(ids, repeats).astype(np.int32)
-
-
-def _count(kinds: Sequence[str]) -> str:
-    """Words for a list of kinds: "1 video", "video + image"."""
-    if not kinds:
-        return "no video or image"
-    if len(set(kinds)) == 1:
-        return f"{len(kinds)} {kinds[0]}{'s' if len(kinds) > 1 else ''}"
-    return " + ".join(kinds)
-
-
-def _visual_tokens(tokenizer: Any, special: SpecialTokens) -> list[str]:
+def _marks(tokenizer: Any, special: SpecialTokens) -> Marks:
     """Texts of the tokens that mark or hold visual input."""
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    ids = [getattr(special, name, None) for name in names]
-    known = [int(token) for token in ids if token is not None]
-    texts = tokenizer.convert_ids_to_tokens(known)
-    for name, token in zip(names[:2], texts[:2], strict=True):
-        if not token:
+    texts: list[Any] = []
+    for name in names:
+        token = getattr(special, name, None)
+        texts.append(None if token is None else tokenizer.convert_ids_to_tokens(int(token)))
+    for name, text in zip(names[:2], texts[:2], strict=True):
+        if not text:
             raise HippoError(
                 f"the tokenizer has no token for the model's {name} {getattr(special, name)}; "
                 "tokenizer and model do not belong together"
             )
-    return [token for token in texts if token]
+    return Marks(*texts)
 
 
 def _checked_messages(prompt: Any) -> list[dict[str, Any]]:

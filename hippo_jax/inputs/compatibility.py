@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.chat import load_tokenizer
-from hippo_jax.inputs.processor import ProcessorConfig
+from hippo_jax.inputs.protocol import Processor
 
-# What one set of inputs fixes for both models. Vocabularies may be padded differently.
-_SHARED = (
-    "family",
-    "image_token_id",
-    "video_token_id",
-    "vision_start_token_id",
-    "vision_end_token_id",
-    "tokens_per_second",
-    "text_position_rule",
-)
-_SHARED_VISION = ("patch_size", "temporal_patch_size", "merge_size", "in_channels")
-_SHARED_PIXELS = ("mean", "std", "rescale")
+# What one set of inputs fixes for both models, besides what their family adds. Vocabularies may be
+# padded differently.
+_SHARED = ("family", "image_token_id", "video_token_id")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
-def check_configs(target: Any, draft: Any) -> None:
-    """Refuse two ``VideoLMConfig`` that differ in what inputs are made for."""
-    values = [(name, getattr(target, name), getattr(draft, name)) for name in _SHARED]
-    if target.family == draft.family:
-        values += [
-            (name, getattr(target.vision, name), getattr(draft.vision, name))
-            for name in _SHARED_VISION
-        ]
-    for name, ours, theirs in values:
-        _equal(name, ours, theirs)
+def check_configs(target: Any, draft: Any, shared: Callable[[Any], Mapping[str, Any]]) -> None:
+    """Refuse two ``VideoLMConfig`` that differ in what inputs are made for.
+
+    ``shared``: the target's ``family.shared``.
+    """
+    for name in _SHARED:
+        _equal(name, getattr(target, name), getattr(draft, name))
+    _equal_all("", shared(target), shared(draft))
 
 
-def check_files(target: str | None, draft: str | None) -> None:
-    """Refuse checkpoint directories whose tokenizers or processors differ.
+def check_files(
+    target: str | None, draft: str | None, processor: Callable[[str], Processor]
+) -> None:
+    """Refuse checkpoint directories whose tokenizers or processors (``family.processor``) differ.
 
     Inputs are made with the target's files; only what would make the draft misread them counts:
     the same id for two texts, or other pixel values. Files that a draft lacks are not missed.
@@ -47,11 +39,15 @@ def check_files(target: str | None, draft: str | None) -> None:
     if not _same_bytes(Path(target), Path(draft)):
         _check_tokenizers(target, draft)
     try:
-        ours, theirs = (ProcessorConfig.from_directory(path) for path in (target, draft))
+        ours, theirs = (processor(path).shared() for path in (target, draft))
     except HippoError:  # one has no processor: prepare_inputs says so where it matters
         return
-    for name in _SHARED_PIXELS:
-        _equal(f"the processor's {name}", getattr(ours, name), getattr(theirs, name))
+    _equal_all("the processor's ", ours, theirs)
+
+
+def _equal_all(prefix: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    for name, value in ours.items():
+        _equal(f"{prefix}{name}", value, theirs[name])
 
 
 def _equal(name: str, ours: Any, theirs: Any) -> None:

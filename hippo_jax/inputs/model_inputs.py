@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.buckets import bucket
+from hippo_jax.inputs.protocol import MediaTokens
 
 
 @jax.tree_util.register_dataclass
@@ -48,9 +50,10 @@ class VisionInputs:
     """Pixels and the vision towers' index arrays.
 
     Attributes:
-        pixels: float32 ``[P, patch_dim]``, flattened patches of all videos and images.
-        layout: the target's (or the only model's) index arrays, made by its family.
-        draft_layout: the draft's where its tower cuts windows otherwise, else ``None``.
+        pixels: float32 ``[P, patch_dim]``, flattened patches of all videos and images in the order
+            of the prompts, then padding up to a bucket.
+        layout: the target's (or the only model's) index arrays, a pytree made by its family.
+        draft_layout: the draft's where its tower needs others, else ``None``.
     """
 
     pixels: Any
@@ -68,9 +71,12 @@ class ModelInputs:
         lengths: int32 ``[B]``, each row's own tokens.
         positions: int32 ``[3, B, T]``, rotary positions (t, h, w).
         next_position: int32 ``[B]``, rotary position of the first generated token.
-        visual_index: int32 ``[B, T]``, row of the visual tokens that stands there, or -1.
+        visual_index: int32 ``[B, T]``, row of the vision tower's output that stands there, or -1.
+            Rows below the table's size are scored tokens, those from there on extra rows
+            (``inputs.protocol.MediaTokens``).
         table: one line a visual token.
-        text_columns: int32 ``[B, X]``, columns of the tokens that are not visual, -1 behind them.
+        text_columns: int32 ``[B, X]``, columns of all but the scored visual tokens, -1 behind them.
+            They are never pruned.
         query_columns: int32 ``[B, R]``, columns of the text after the last visual token (of the
             last token alone where there is none), -1 behind them.
         vision: pixels and index arrays, ``None`` for text only.
@@ -94,10 +100,11 @@ class ModelInputs:
     def from_hf(cls, model_or_pair: Any, mapping: Mapping[str, Any]) -> ModelInputs:
         """From the arrays of a Hugging Face processor, under its own keys.
 
-        ``input_ids`` and ``attention_mask`` ``[B, T]`` (padded left or right),
-        ``pixel_values_videos`` with ``video_grid_thw`` and ``second_per_grid_ts``,
-        ``pixel_values`` with ``image_grid_thw``. A missing ``second_per_grid_ts`` is 1;
-        ``mm_token_type_ids`` is not needed. Raises ``HippoError`` where they do not fit each other.
+        ``input_ids`` and ``attention_mask`` ``[B, T]`` (padded left or right), and the pixels under
+        the keys that the family's processor gives them (Qwen2.5-VL: ``pixel_values_videos`` with
+        ``video_grid_thw`` and ``second_per_grid_ts``, ``pixel_values`` with ``image_grid_thw``; a
+        missing ``second_per_grid_ts`` is 1). ``mm_token_type_ids`` is not needed. Raises
+        ``HippoError`` where they do not fit each other.
         """
         from hippo_jax.inputs.prepare import rows_from_hf, target_and_draft
 
@@ -123,15 +130,17 @@ class Media:
 
     Attributes:
         kind: ``"video"`` or ``"image"``.
-        pixels: float32 ``[t * h * w, patch_dim]``.
+        pixels: float32 ``[t * h * w, patch_dim]``, rows in the order of the family.
         grid: (t, h, w) in patches.
         seconds_per_grid: seconds from one temporal unit to the next.
+        timestamps: seconds of each of the t units, where the family's prompt names them.
     """
 
     kind: str
     pixels: np.ndarray
     grid: tuple[int, int, int]
     seconds_per_grid: float = 1.0
+    timestamps: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,21 +187,37 @@ def assemble(
     lines: list[np.ndarray] = []
     text: list[np.ndarray] = []
     queries: list[np.ndarray] = []
+    given = [[family.media_tokens(config, item) for item in row.media] for row in rows]
+    total = sum(math.prod(item.grid) for own in given for item in own)
+    size = bucket(total, 64) if total else 0
     seen = 0
-    for b, row in enumerate(rows):
+    for b, (row, own) in enumerate(zip(rows, given, strict=True)):
         length = len(row.ids)
         token_ids[b, :length] = row.ids
         media = [(m.kind, m.grid, m.seconds_per_grid) for m in row.media]
         positions[:, b, :length], next_position[b] = family.rope_positions(config, row.ids, media)
         slots = np.flatnonzero(np.isin(row.ids, (config.video_token_id, config.image_token_id)))
-        visual_index[b, slots] = seen + np.arange(len(slots))
-        seen += len(slots)
-        text.append(np.flatnonzero(visual_index[b, :length] < 0))
+        if len(slots) != sum(item.count for item in own):
+            raise HippoError(
+                f"the prompt has {len(slots)} visual placeholders, its videos and images have "
+                f"{sum(item.count for item in own)} tokens; processor and model do not belong "
+                "together"
+            )
+        at = video = 0
+        for item, tokens in zip(row.media, own, strict=True):
+            places = slots[at : at + tokens.count]
+            visual_index[b, places] = tokens.rows(seen, size)
+            scored = places[visual_index[b, places] < size]
+            lines.append(_table_lines(b, scored, tokens, video if item.kind == "video" else -1))
+            video += item.kind == "video"
+            at += tokens.count
+            seen += len(scored)
+        pruned = (visual_index[b, :length] >= 0) & (visual_index[b, :length] < size)
+        text.append(np.flatnonzero(~pruned))
         # A row without visual tokens has nothing to be asked about: its last token stands in.
         after = np.arange(slots[-1] + 1, length) if len(slots) else np.arange(0)
         queries.append(after if len(after) else np.array([length - 1]))
-        lines += _table_lines(config, b, slots, row.media)
-    table = _table(lines, bucket(seen, 64) if seen else 0)
+    table = _table(lines, size)
     return ModelInputs(
         token_ids=token_ids,
         lengths=np.array([len(row.ids) for row in rows], np.int32),
@@ -202,7 +227,7 @@ def assemble(
         table=table,
         text_columns=_columns(text),
         query_columns=_columns(queries),
-        vision=_vision(model, draft, rows, len(table.row)),
+        vision=_vision(model, draft, rows, size),
         left_padding=np.asarray(left_padding or [0] * batch, np.int32),
         width=np.int32(longest if width is None else width),
     )
@@ -224,27 +249,13 @@ def _check_row(config: Any, row: Row) -> None:
         )
 
 
-def _table_lines(
-    config: Any, row: int, slots: np.ndarray, media: Sequence[Media]
-) -> list[np.ndarray]:
-    """Lines ``[n, 9]`` (row, slot, video, frame, y, x, frames, height, width) of one prompt's
-    visual tokens."""
-    lines, at, video = [], 0, 0
-    merge = config.vision.merge_size
-    for item in media:
-        t, h, w = item.grid
-        shape = (t, h // merge, w // merge)
-        grid = np.indices(shape).reshape(3, -1)
-        count = grid.shape[1]
-        number = video if item.kind == "video" else -1
-        video += item.kind == "video"
-        head = np.stack(
-            [np.full(count, row), slots[at : at + count], np.full(count, number)], axis=0
-        )
-        sizes = np.broadcast_to(np.array(shape)[:, None], grid.shape)
-        lines.append(np.concatenate([head, grid, sizes]).T)
-        at += count
-    return lines
+def _table_lines(row: int, slots: np.ndarray, tokens: MediaTokens, number: int) -> np.ndarray:
+    """Lines ``[n, 9]`` (row, slot, video, frame, y, x, frames, height, width) of the scored tokens
+    of one medium, which stand at columns ``slots``."""
+    grid = np.indices(tokens.grid).reshape(3, -1)
+    head = np.stack([np.full(grid.shape[1], row), slots, np.full(grid.shape[1], number)])
+    sizes = np.broadcast_to(np.array(tokens.grid)[:, None], grid.shape)
+    return np.concatenate([head, grid, sizes]).T
 
 
 def _table(lines: list[np.ndarray], size: int) -> VisualTable:
@@ -270,27 +281,6 @@ def _vision(
     media = [item for row in rows for item in row.media]
     if not media:
         return None
-    vision = model.config.vision
-    for item in media:
-        if item.pixels.shape[1:] != (vision.patch_dim,):
-            raise HippoError(
-                f"a {item.kind} has patches of shape {item.pixels.shape[1:]}, the vision tower "
-                f"takes {vision.patch_dim} numbers; processor and model do not belong together"
-            )
-        if not np.isfinite(item.pixels).all():
-            raise HippoError(f"a {item.kind} has pixels that are not finite; check its source")
-    patches = tokens * vision.merge_size**2
-    pixels = np.zeros((patches, media[0].pixels.shape[1]), np.float32)
-    given = np.concatenate([item.pixels for item in media])
-    pixels[: len(given)] = given
-    grids = [item.grid for item in media]
-    layout = model.family.build_vision_layout(vision, grids, patches)
-    other = None
-    if draft is not None and _cuts_otherwise(vision, draft.config.vision):
-        other = draft.family.build_vision_layout(draft.config.vision, grids, patches)
-    return VisionInputs(pixels, layout, other)
-
-
-def _cuts_otherwise(a: Any, b: Any) -> bool:
-    keys = ("window_size", "patch_size", "merge_size", "temporal_patch_size")
-    return any(getattr(a, key, None) != getattr(b, key, None) for key in keys)
+    other = None if draft is None else draft.config.vision
+    found: VisionInputs = model.family.vision_inputs(model.config.vision, media, tokens, other)
+    return found

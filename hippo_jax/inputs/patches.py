@@ -70,3 +70,12 @@ def _normalised_levels(
     shift = np.asarray(mean, np.float32)[:, None] * scale
     spread = np.asarray(std, np.float32)[:, None] * scale
     return (np.arange(256, dtype=np.float32) - shift) / spread
+
+
+def levels(
+    values: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], rescale: float
+) -> np.ndarray:
+    """Normalised values [..., C] back to 8-bit levels uint8 [..., C]."""
+    centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    found = (values * spread + centre) / np.float32(rescale)
+    return np.clip(np.rint(found), 0, 255).astype(np.uint8)

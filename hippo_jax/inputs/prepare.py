@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from hippo_jax.errors import HippoError
-from hippo_jax.inputs.chat import encode_media, encode_row, load_tokenizer
+from hippo_jax.inputs.chat import encode_row, load_tokenizer
+from hippo_jax.inputs.media import encode_media
 from hippo_jax.inputs.model_inputs import Media, ModelInputs, Row, assemble
-from hippo_jax.inputs.processor import ProcessorConfig
+from hippo_jax.inputs.protocol import Processor
 from hippo_jax.inputs.video import IMAGE_SUFFIXES, read_image, read_video
 
 
@@ -55,13 +56,8 @@ def prepare_inputs(
         raise HippoError(
             "this model was made without files, so it has no processor; use ModelInputs.from_hf"
         )
-    processor = ProcessorConfig.from_directory(model.source)
-    for name in ("patch_size", "temporal_patch_size", "merge_size"):
-        if getattr(processor, name) != getattr(model.config.vision, name):
-            raise HippoError(
-                f"the preprocessor files say {name} {getattr(processor, name)}, config.json "
-                f"{getattr(model.config.vision, name)}; they do not belong together"
-            )
+    processor: Processor = model.family.processor(model.source)
+    processor.check_config(model.config)
     if max_pixels is not None:
         processor = processor.with_max_pixels(max_pixels)
     tokenizer = load_tokenizer(model.source)
@@ -85,7 +81,7 @@ def prepare_inputs(
     return assemble(model, rows, draft=draft)
 
 
-def _load(item: Any, processor: ProcessorConfig, sampling: Mapping[str, Any]) -> Any:
+def _load(item: Any, processor: Processor, sampling: Mapping[str, Any]) -> Any:
     """An image uint8 [H, W, 3] or a sampled ``Video``."""
     if isinstance(item, Media):
         return item
@@ -144,64 +140,15 @@ def rows_from_hf(model: Any, mapping: Mapping[str, Any]) -> tuple[list[Row], lis
     mask = arrays.get("attention_mask", np.ones_like(ids)).astype(bool)
     if mask.shape != ids.shape:
         raise HippoError(f"attention_mask {mask.shape} and input_ids {ids.shape} differ in shape")
-    config, merge = model.config, model.config.vision.merge_size
-    videos = _media(arrays, "video", "pixel_values_videos", "video_grid_thw", merge)
-    images = _media(arrays, "image", "pixel_values", "image_grid_thw", merge)
-    rows, padding = [], []
+    own, padding = [], []
     for row, valid in zip(ids, mask, strict=True):
         columns = np.flatnonzero(valid)
         if not len(columns):
             raise HippoError("a row of attention_mask is empty")
         if not valid[columns[0] : columns[-1] + 1].all():
             raise HippoError("attention_mask has a hole; padding may stand only at the ends")
-        own = row[columns].astype(np.int32)
-        media, at = [], 0
-        while at < len(own):
-            waiting = {config.video_token_id: videos, config.image_token_id: images}.get(own[at])
-            if waiting is None:
-                at += 1
-                continue
-            if not waiting:
-                raise HippoError("input_ids hold more placeholders than pixels were given for")
-            media.append(waiting.pop(0))
-            t, h, w = media[-1].grid
-            at += t * h * w // merge**2
-        rows.append(Row(own, media))
+        own.append(row[columns].astype(np.int32))
         padding.append(int(columns[0]))
-    if videos or images:
-        raise HippoError(
-            f"{len(videos)} videos and {len(images)} images have no placeholders in input_ids"
-        )
+    media = model.family.media_from_hf(model.config, own, arrays)
+    rows = [Row(row, tuple(items)) for row, items in zip(own, media, strict=True)]
     return rows, padding, ids.shape[1]
-
-
-def _media(
-    arrays: Mapping[str, np.ndarray], kind: str, pixels: str, grids: str, merge: int
-) -> list[Media]:
-    if grids not in arrays and pixels not in arrays:
-        return []
-    if grids not in arrays or pixels not in arrays:
-        raise HippoError(f"{pixels} and {grids} go together; the mapping has only one of them")
-    table = arrays[grids]
-    if table.ndim != 2 or table.shape[1] != 3 or table.dtype.kind not in "iu" or table.min() < 1:
-        raise HippoError(f"{grids} must be positive whole numbers [n, 3] (t, h, w in patches)")
-    if (table[:, 1:] % merge).any():
-        raise HippoError(f"{grids} has heights or widths that {merge} does not divide")
-    found = [(int(t), int(h), int(w)) for t, h, w in table]
-    counts = [t * h * w for t, h, w in found]
-    given = arrays[pixels]
-    if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
-        raise HippoError(f"{pixels} must be numbers, got {given.dtype}")
-    given = given.astype(np.float32)
-    if given.ndim != 2 or sum(counts) != len(given):
-        raise HippoError(f"{pixels} has shape {given.shape}, {grids} asks for {sum(counts)} rows")
-    seconds = np.ones(len(found))
-    if kind == "video" and "second_per_grid_ts" in arrays:
-        seconds = arrays["second_per_grid_ts"].astype(np.float64)
-    if seconds.shape != (len(found),) or not ((seconds > 0) & (seconds < 1e6)).all():
-        raise HippoError("second_per_grid_ts must be one positive number of seconds a video")
-    parts = np.split(given, np.cumsum(counts)[:-1])
-    return [
-        Media(kind, part, grid, float(second))
-        for part, grid, second in zip(parts, found, seconds, strict=True)
-    ]

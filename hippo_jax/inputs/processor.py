@@ -1,17 +1,24 @@
-"""The numbers of a checkpoint's preprocessor files."""
+"""The processor of Qwen2-VL and Qwen2.5-VL: patches in merge blocks, sizes that keep the aspect."""
 
 import dataclasses
-import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hippo_jax.errors import HippoError
+from hippo_jax.inputs.model_inputs import Media
+from hippo_jax.inputs.patches import levels, patchify
+from hippo_jax.inputs.preprocessor_files import integer, number, read_settings, three
+from hippo_jax.inputs.protocol import Marks, Spelling
+from hippo_jax.inputs.resize import resize_frames, smart_resize
+from hippo_jax.inputs.sampling import frame_indices
+from hippo_jax.inputs.spelling import spell_places
 
-_VIDEO_FILE = "video_preprocessor_config.json"
-_IMAGE_FILE = "preprocessor_config.json"
-_BOTH_FILE = "processor_config.json"  # newer checkpoints keep both parts in this one
-_BICUBIC = 3
+if TYPE_CHECKING:
+    from hippo_jax.inputs.video import Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,38 +94,120 @@ class ProcessorConfig:
             image_min_pixels=min(self.image_min_pixels, max_pixels),
         )
 
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The special tokens are all that marks visual input."""
+        return ()
+
+    def frame_indices(
+        self,
+        total: int,
+        source_fps: float,
+        *,
+        fps: float | None = None,
+        num_frames: int | None = None,
+    ) -> np.ndarray:
+        """See `sampling.frame_indices`."""
+        return frame_indices(total, source_fps, fps=fps, num_frames=num_frames, limits=self)
+
+    def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
+        """Bounds are those of one frame, however many there are."""
+        return smart_resize(
+            height,
+            width,
+            factor=self.factor,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+        )
+
+    def encode_video(self, video: "Video") -> Media:
+        """A temporal unit is temporal_patch_size frames, hence seconds_per_grid =
+        temporal_patch_size / video.fps."""
+        size = self.frame_size(video.frames.shape[1], video.frames.shape[2], len(video.frames))
+        return self._cut("video", video.frames, size, self.temporal_patch_size / video.fps)
+
+    def encode_image(self, image: np.ndarray) -> Media:
+        """An image is one temporal unit, its pixels repeated in time."""
+        size = smart_resize(
+            *image.shape[:2],
+            factor=self.factor,
+            min_pixels=self.image_min_pixels,
+            max_pixels=self.image_max_pixels,
+        )
+        return self._cut("image", image[None], size, 1.0)
+
+    def _cut(self, kind: str, frames: np.ndarray, size: tuple[int, int], seconds: float) -> Media:
+        pixels, grid = patchify(
+            np.ascontiguousarray(resize_frames(frames, *size)),
+            patch_size=self.patch_size,
+            temporal_patch_size=self.temporal_patch_size,
+            merge_size=self.merge_size,
+            mean=self.mean,
+            std=self.std,
+            rescale=self.rescale,
+        )
+        return Media(kind=kind, pixels=pixels, grid=grid, seconds_per_grid=seconds)
+
+    def spell(self, text: str, media: Sequence[Media], marks: Marks) -> Spelling:
+        """One run of placeholders for each medium."""
+        places = {"image": marks.image, "video": marks.video}
+
+        def spelled(item: Media) -> tuple[str, list[int]]:
+            return places[item.kind], [math.prod(item.grid) // self.merge_size**2]
+
+        return spell_places(text, media, places, spelled)
+
+    def seen_frame(self, pixels: np.ndarray, line: int, height: int, width: int) -> np.ndarray:
+        """The inverse of `patchify` for the first frame of a unit."""
+        merge, patch, channels = self.merge_size, self.patch_size, len(self.mean)
+        if pixels.shape[1] != channels * self.temporal_patch_size * patch**2:
+            raise HippoError(
+                f"patches of {pixels.shape[1]} numbers are not {self.temporal_patch_size} frames "
+                f"of {channels} colours; inputs and model do not belong together"
+            )
+        first, count = line * merge**2, height * width * merge**2
+        blocks = (height, width, merge, merge, channels, self.temporal_patch_size, patch, patch)
+        raw = pixels[first : first + count].reshape(blocks)[..., 0, :, :]
+        # From (y block, x block, y patch, x patch, C, y, x) to (y block, y patch, y, ..., C).
+        whole = raw.transpose(0, 2, 5, 1, 3, 6, 4)
+        side = merge * patch
+        return levels(
+            whole.reshape(height * side, width * side, channels), self.mean, self.std, self.rescale
+        )
+
+    def check_config(self, config: Any) -> None:
+        """Patches and merge blocks are those of the model."""
+        for name in ("patch_size", "temporal_patch_size", "merge_size"):
+            if getattr(self, name) != getattr(config.vision, name):
+                raise HippoError(
+                    f"the preprocessor files say {name} {getattr(self, name)}, config.json "
+                    f"{getattr(config.vision, name)}; they do not belong together"
+                )
+
+    def shared(self) -> Mapping[str, Any]:
+        """Sizes may differ: frames are resized once, by the target's."""
+        return {name: getattr(self, name) for name in ("mean", "std", "rescale")}
+
     @classmethod
     def from_directory(cls, directory: str | Path) -> "ProcessorConfig":
         """Reads a checkpoint directory.
 
-        For videos: the `video_processor` part of processor_config.json, else
-        video_preprocessor_config.json, else preprocessor_config.json; for images:
-        the `image_processor` part of processor_config.json, else preprocessor_config.json, else
-        the video's (sizes: the defaults). Bounds are read from `size` (`shortest_edge`,
-        `longest_edge`) and from `min_pixels`, `max_pixels`, which win. HippoError if no file is
-        there, or a file asks for something this library does not do.
+        Bounds are read from `size` (`shortest_edge`, `longest_edge`) and from `min_pixels`,
+        `max_pixels`, which win; for images without a part of their own the defaults hold.
+        HippoError if no file is there, or a file asks for something this library does not do.
         """
         directory = Path(directory)
-        both = _read_json(directory / _BOTH_FILE) or {}
-        image = both.get("image_processor") or _read_json(directory / _IMAGE_FILE)
-        video = both.get("video_processor") or _read_json(directory / _VIDEO_FILE) or image
-        if video is None:
-            raise HippoError(
-                f"{directory} has no {_VIDEO_FILE}, {_IMAGE_FILE} or {_BOTH_FILE}; "
-                "copy it from the checkpoint's repository"
-            )
-        for part in (video, image or {}):
-            _check_supported(part, directory)
+        video, image = read_settings(directory)
         settings: dict[str, Any] = {}
         for name in ("patch_size", "temporal_patch_size", "merge_size", "min_frames", "max_frames"):
             if video.get(name) is not None:
-                settings[name] = _integer(name, video[name], directory)
+                settings[name] = integer(name, video[name], directory)
         for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
             if video.get(theirs) is not None:
-                settings[ours] = _three(theirs, video[theirs], directory)
+                settings[ours] = three(theirs, video[theirs], directory)
         for ours, theirs in (("rescale", "rescale_factor"), ("fps", "fps")):
             if video.get(theirs) is not None:
-                settings[ours] = _number(theirs, video[theirs], directory)
+                settings[ours] = number(theirs, video[theirs], directory)
         settings.update(_pixel_bounds(video, "", directory))
         settings.update(_pixel_bounds(image or {}, "image_", directory))
         return cls(**settings)
@@ -136,57 +225,13 @@ def _pixel_bounds(part: dict[str, Any], prefix: str, directory: Path) -> dict[st
         candidates = [part.get(ours), (size or {}).get(ours), (size or {}).get(edge)]
         given = [value for value in candidates if value is not None]
         if given:
-            bounds[prefix + ours] = _integer(ours, given[0], directory)
+            bounds[prefix + ours] = integer(ours, given[0], directory)
         elif size:
             raise HippoError(
                 f"{directory}: preprocessor `size` has no {edge}; this library reads "
                 "shortest_edge and longest_edge (areas in pixels)"
             )
     return bounds
-
-
-def _check_supported(part: dict[str, Any], directory: Path) -> None:
-    for name in ("do_resize", "do_rescale", "do_normalize"):
-        if part.get(name) is False:
-            raise HippoError(
-                f"{directory}: the preprocessor file switches {name} off, which this library "
-                "does not do; set it to true"
-            )
-    if part.get("resample") not in (None, _BICUBIC):
-        raise HippoError(
-            f"{directory}: the preprocessor file asks for resample {part['resample']}; "
-            f"only {_BICUBIC} (bicubic) is supported"
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HippoError(f"{path} cannot be read as JSON ({error}); fetch it again") from None
-    if not isinstance(content, dict):
-        raise HippoError(f"{path} holds no JSON object; fetch it again")
-    return content
-
-
-def _number(name: str, value: Any, directory: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise HippoError(f"{directory}: preprocessor {name} is {value!r}, not a number; mend it")
-    return float(value)
-
-
-def _integer(name: str, value: Any, directory: Path) -> int:
-    number = _number(name, value, directory)
-    if not number.is_integer():
-        raise HippoError(f"{directory}: preprocessor {name} is {value!r}, not an integer; mend it")
-    return int(number)
-
-
-def _three(name: str, value: Any, directory: Path) -> tuple[float, ...]:
-    values = value if isinstance(value, list) else [value] * 3
-    return tuple(_number(name, entry, directory) for entry in values)
 
 
 def _check_positive(name: str, value: int) -> None:

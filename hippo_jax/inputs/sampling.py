@@ -1,11 +1,14 @@
 """Which frames of a video are taken: the rule of Qwen2-VL and Qwen2.5-VL."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hippo_jax.errors import HippoError
-from hippo_jax.inputs.processor import ProcessorConfig
+
+if TYPE_CHECKING:
+    from hippo_jax.inputs.processor import ProcessorConfig
 
 
 def check_rates(fps: float | None, num_frames: int | None) -> None:
@@ -20,13 +23,21 @@ def check_rates(fps: float | None, num_frames: int | None) -> None:
         raise HippoError(f"num_frames is {num_frames!r}; give a positive integer")
 
 
+def check_source(total: int, source_fps: float) -> None:
+    """Refuses (HippoError) a video without frames or rate."""
+    if total < 1:
+        raise HippoError("the video has no frames; give one that has")
+    if not (source_fps > 0 and math.isfinite(source_fps)):
+        raise HippoError(f"the frame rate of the video is {source_fps}; it must be positive")
+
+
 def frame_indices(
     total: int,
     source_fps: float,
     *,
     fps: float | None = None,
     num_frames: int | None = None,
-    limits: ProcessorConfig,
+    limits: "ProcessorConfig",
 ) -> np.ndarray:
     """Indices (int64, ascending) of the frames to take out of `total` at `source_fps`.
 
@@ -38,17 +49,14 @@ def frame_indices(
     HippoError: nothing to take, or num_frames above `total`.
     """
     check_rates(fps, num_frames)
-    if total < 1:
-        raise HippoError("the video has no frames; give one that has")
-    if not (source_fps > 0 and math.isfinite(source_fps)):
-        raise HippoError(f"the frame rate of the video is {source_fps}; it must be positive")
+    check_source(total, source_fps)
     group = limits.temporal_patch_size
     if fps is None and num_frames is None:
         fps = limits.fps
         if fps is None:
             if total <= limits.max_frames:
                 return np.arange(total)
-            return _spread(total, max(limits.max_frames // group * group, 1))
+            return spread(total, max(limits.max_frames // group * group, 1))
     if num_frames is not None:
         count = round(num_frames / group) * group
         if count < 1:
@@ -62,17 +70,17 @@ def frame_indices(
                 f"num_frames {num_frames}{rounded} exceeds the {total} frames there are; "
                 "give less, or a longer span"
             )
-        return _spread(total, count)
+        return spread(total, count)
     assert fps is not None
     # The order of these float64 operations decides the count when the product is near an integer.
     most = min(limits.max_frames, total) // group * group
     wanted = min(max(total / source_fps * fps, limits.min_frames), most, total)
     count = math.floor(wanted / group) * group
-    return _spread(total, count) if count else np.arange(total)
+    return spread(total, count) if count else np.arange(total)
 
 
-def _spread(total: int, count: int) -> np.ndarray:
-    """`count` indices at equal steps from 0, as torch.arange(0, total, step).int() gives them.
+def spread(total: int, count: int, start: float = 0.0) -> np.ndarray:
+    """`count` indices at equal steps, as torch.arange(start, total, step).int() gives them.
 
     Checkpoints were trained through that rule, so its rounding is kept: values are float32 and
     truncated; full blocks of 16 are made 8 at a time, from a start rounded to float32. Where the
@@ -81,12 +89,12 @@ def _spread(total: int, count: int) -> np.ndarray:
     """
     step = total / count
     place = np.arange(count)
-    values = (place * step).astype(np.float32)
+    values = (start + place * step).astype(np.float32)
     # The length counts the index that is left out: it may complete a block.
-    length = math.ceil(total / step)
+    length = math.ceil((total - start) / step)
     in_blocks = place < length // 16 * 16
-    start = (place // 8 * 8 * step).astype(np.float32).astype(np.float64)
-    in_block = (start + place % 8 * step).astype(np.float32)
+    first = (start + place // 8 * 8 * step).astype(np.float32).astype(np.float64)
+    in_block = (first + place % 8 * step).astype(np.float32)
     return np.where(in_blocks, in_block, values).astype(np.int64)
 
 

@@ -7,15 +7,16 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.ffmpeg import FramesChanged, Listing, decode_frames, list_frames
 from hippo_jax.inputs.processor import ProcessorConfig
-from hippo_jax.inputs.resize import resize_frame, smart_resize
-from hippo_jax.inputs.sampling import check_rates, frame_indices
+from hippo_jax.inputs.protocol import Processor
+from hippo_jax.inputs.resize import resize_frame
+from hippo_jax.inputs.sampling import check_rates
 from hippo_jax.inputs.timeline import span, timeline
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -26,13 +27,15 @@ _UNTIMED_FPS = 1.0
 @dataclasses.dataclass(frozen=True)
 class Video:
     """frames: uint8 [F, H, W, 3], RGB. fps: frames a second at which they were taken.
+    times: seconds of each frame from the start of the clip, [F]; by default by the rate.
 
-    Raises HippoError for frames of another shape or type, none at all, or a rate that is no
-    positive number.
+    Raises HippoError for frames of another shape or type, none at all, a rate that is no
+    positive number, or times that are not one finite number a frame.
     """
 
     frames: np.ndarray
     fps: float
+    times: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", check_frames(self.frames, "a video", 4))
@@ -43,6 +46,18 @@ class Video:
         if not (fps > 0 and math.isfinite(fps)):
             raise HippoError(f"a video's fps is {self.fps!r}; give its frames a second, above 0")
         object.__setattr__(self, "fps", fps)
+        object.__setattr__(self, "times", self._checked_times())
+
+    def _checked_times(self) -> np.ndarray:
+        if self.times is None:
+            return np.arange(len(self.frames)) / self.fps
+        try:
+            times = np.asarray(self.times, np.float64)
+        except (TypeError, ValueError):
+            times = np.zeros(0)
+        if times.shape != (len(self.frames),) or not np.isfinite(times).all():
+            raise HippoError(f"a video's times must be {len(self.frames)} numbers, one a frame")
+        return times
 
 
 def read_video(
@@ -52,7 +67,7 @@ def read_video(
     num_frames: int | None = None,
     start: float | None = None,
     end: float | None = None,
-    limits: ProcessorConfig | None = None,
+    limits: Processor | None = None,
     resize: bool = False,
 ) -> Video:
     """Samples frames of a video; returns them with the rate at which they came to be sampled.
@@ -63,8 +78,7 @@ def read_video(
     fps: sampling rate, frames a second. Folders and arrays have no rate of their own: all their
       images are taken as samples made at `fps` (else at limits.fps, else at 1).
     num_frames: number of frames instead, spread evenly. start, end: seconds, [start, end).
-    limits: which frames are taken if neither is given, and how many at least and at most
-      (`frame_indices` tells the rule); default: ProcessorConfig().
+    limits: the processor that says which frames are taken; default: ProcessorConfig().
     resize: resizes each frame while it is read to the size that `limits` asks for, which keeps
       memory at that size; resizing again later changes nothing.
 
@@ -80,9 +94,11 @@ def read_video(
         return _read_file(path, fps, num_frames, start, end, limits, resize)
     if not isinstance(source, Video):
         source = Video(check_frames(source, "a video", 4), fps or limits.fps or _UNTIMED_FPS)
-        fps, limits = None, dataclasses.replace(limits, fps=None)
-    picked, rate = _pick(len(source.frames), source.fps, fps, num_frames, start, end, limits)
-    return Video(_collect(iter(source.frames[picked]), len(picked), resize, limits), rate)
+        fps, limits = None, _without_rate(limits)
+    picked, rate, _ = _pick(len(source.frames), source.fps, fps, num_frames, start, end, limits)
+    times = source.times[picked] - (start or 0.0)
+    size = len(picked)
+    return Video(_collect(iter(source.frames[picked]), size, size, resize, limits), rate, times)
 
 
 def read_image(source: Any) -> np.ndarray:
@@ -124,34 +140,32 @@ def _pick(
     num_frames: int | None,
     start: float | None,
     end: float | None,
-    limits: ProcessorConfig,
-) -> tuple[np.ndarray, float]:
-    """Indices of the frames to take, and the rate at which that samples the video."""
+    limits: Processor,
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Indices of the frames to take, the rate at which that samples the video, and the frames'
+    seconds from the start of the span."""
     first, stop = span(source_fps, total, start, end)
     count = stop - first
-    picked = frame_indices(count, source_fps, fps=fps, num_frames=num_frames, limits=limits)
-    return picked + first, len(picked) / count * source_fps
+    picked = limits.frame_indices(count, source_fps, fps=fps, num_frames=num_frames)
+    return picked + first, len(picked) / count * source_fps, picked / source_fps
+
+
+def _without_rate(limits: Processor) -> Processor:
+    """The same for frames that are samples already."""
+    without: Processor = dataclasses.replace(cast(Any, limits), fps=None)
+    return without
 
 
 def _collect(
-    frames: Iterator[np.ndarray], count: int, resize: bool, limits: ProcessorConfig
+    frames: Iterator[np.ndarray], count: int, shown: int, resize: bool, limits: Processor
 ) -> np.ndarray:
-    """Stacks `count` frames of one size, resized on the way if asked."""
+    """Stacks `count` frames of one size, resized on the way if asked, for a video of `shown`."""
     out: np.ndarray | None = None
     size = None
     for place, frame in enumerate(frames):
         if size is None:
             size = frame.shape
-            shape = (
-                smart_resize(
-                    *size[:2],
-                    factor=limits.factor,
-                    min_pixels=limits.min_pixels,
-                    max_pixels=limits.max_pixels,
-                )
-                if resize
-                else size[:2]
-            )
+            shape = limits.frame_size(size[0], size[1], shown) if resize else size[:2]
             try:
                 out = np.empty((count, *shape, 3), np.uint8)
             except MemoryError:
@@ -177,7 +191,7 @@ def _read_file(
     num_frames: int | None,
     start: float | None,
     end: float | None,
-    limits: ProcessorConfig,
+    limits: Processor,
     resize: bool,
 ) -> Video:
     _check_readable(path)
@@ -203,13 +217,13 @@ def _read_file(
             tail=listing.tail,
             announced_fps=listing.announced_fps,
         )
-        slots, rate = _pick(len(whole.shown), whole.fps, fps, num_frames, start, end, limits)
+        slots, rate, times = _pick(len(whole.shown), whole.fps, fps, num_frames, start, end, limits)
         ordinals, places = np.unique(whole.shown[slots], return_inverse=True)
         stream = decode_frames(path, listing, ordinals.tolist(), seek=attempt == 0)
         # Closing ends ffmpeg at once, whatever goes wrong.
         with contextlib.closing(stream), contextlib.suppress(FramesChanged):
-            frames = _collect(stream, len(ordinals), resize, limits)
-            return Video(frames if len(ordinals) == len(places) else frames[places], rate)
+            frames = _collect(stream, len(ordinals), len(places), resize, limits)
+            return Video(frames if len(ordinals) == len(places) else frames[places], rate, times)
     raise HippoError(f"{path} does not decode to the same frames twice (damaged?); re-encode it")
 
 
@@ -241,7 +255,7 @@ def _read_folder(
     num_frames: int | None,
     start: float | None,
     end: float | None,
-    limits: ProcessorConfig,
+    limits: Processor,
     resize: bool,
 ) -> Video:
     names = [
@@ -253,10 +267,10 @@ def _read_folder(
         raise HippoError(f"folder {folder} holds no images (PNG, JPEG, BMP, WebP); add the frames")
     names.sort(key=lambda entry: natural_key(entry.name))
     source_fps = fps or limits.fps or _UNTIMED_FPS
-    limits = dataclasses.replace(limits, fps=None)
-    picked, rate = _pick(len(names), source_fps, None, num_frames, start, end, limits)
+    limits = _without_rate(limits)
+    picked, rate, times = _pick(len(names), source_fps, None, num_frames, start, end, limits)
     frames = (_load_image(names[index]) for index in picked)
-    return Video(_collect(frames, len(picked), resize, limits), rate)
+    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

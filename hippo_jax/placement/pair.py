@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
@@ -82,8 +83,10 @@ def load_pair(
     _check_source("draft", draft, draft_home)
     # The configs say what fits, so that nobody waits for a load that must fail.
     (target_known, target_files), (draft_known, draft_files) = _known(target), _known(draft)
-    check_configs(_config(target_known), _config(draft_known))
-    check_files(target_files, draft_files)
+    configs = _config(target_known), _config(draft_known)
+    family = family_of(configs[0].family)
+    check_configs(*configs, family.shared)
+    check_files(target_files, draft_files, family.processor)
     if not (isinstance(target, VideoLM) and isinstance(draft, VideoLM)):
         check_memory(pair_needs(target_known, draft_known, placement, dtype), memory)
     return ModelPair(

@@ -84,7 +84,8 @@ def make_plan(
     """Check a call's arguments; its static plan, with nothing on ``"auto"``, and its limit."""
     target, draft = both(pair)
     assert draft is not None
-    check_configs(target.config, draft.config)  # a pair made by hand was not looked at yet
+    # A pair made by hand was not looked at yet.
+    check_configs(target.config, draft.config, target.family.shared)
     config = HippoConfig() if config is None else config
     if not isinstance(config, HippoConfig):
         raise HippoError(f"config must be a HippoConfig, got {type(config).__name__}")

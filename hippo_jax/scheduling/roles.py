@@ -64,7 +64,9 @@ def read_prompt(
         inputs=inputs,
         keep_ratio=config.keep_ratio,
         relevance=relevance.scores() if wants_relevance else None,
-        features=visual if wants_features else None,
+        features=(
+            model.visual_features(inputs, visual) if wants_features and visual is not None else None
+        ),
         config=scoring,
     )
     kept = select_tokens(selector_scores(context), inputs, config.keep_ratio, scope=scope(scoring))

@@ -101,7 +101,8 @@ class Relevance:
     def observe(self, layer: int, q: jax.Array, k: jax.Array) -> None:
         """Add a layer: ``q [B, R, N, H]`` at ``inputs.query_columns``, ``k [B, T, K, H]``."""
         columns = jnp.asarray(self.inputs.query_columns)
-        visual = jnp.asarray(self.inputs.visual_index) >= 0
+        index = jnp.asarray(self.inputs.visual_index)
+        visual = (index >= 0) & (index < self.inputs.table.valid.shape[0])  # the scored ones
         own = row_relevance(q, k, columns, visual, self.support)
         self.total = own if self.total is None else self.total + own
         self.layers += 1

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import target_and_draft
-from hippo_jax.inputs.processor import ProcessorConfig
+from hippo_jax.inputs.protocol import Processor
 
 SMALLEST_CELL = 16  # pixels of a token's side: below that nobody sees which it is
 # Small videos are drawn larger up to this many pixels, large ones smaller down to this many.
@@ -60,7 +60,8 @@ def seen_frames(model: Any, inputs: ModelInputs, row: int = 0) -> list[Frame]:
     lines = np.flatnonzero(np.asarray(table.valid) & (np.asarray(table.row) == row))
     if inputs.vision is None or not len(lines):
         raise HippoError(f"row {row} has no visual tokens, so there is nothing to show")
-    tiles = _tiles(target, np.asarray(inputs.vision.pixels), lines)
+    processor: Processor = target.family.processor(target.source)
+    raw = np.asarray(inputs.vision.pixels)
     columns = ("video", "frame", "frames", "height", "width")
     named = {name: np.asarray(getattr(table, name))[lines] for name in columns}
     several = bool(named["video"].max() > 0)
@@ -74,11 +75,8 @@ def seen_frames(model: Any, inputs: ModelInputs, row: int = 0) -> list[Frame]:
         else:
             name = f"unit {unit + 1} of {units}"
             name = f"video {video + 1}, {name}" if several else name
-        block = tiles[at : at + height * width]
-        side = block.shape[1]
-        pixels = block.reshape(height, width, side, side, 3).transpose(0, 2, 1, 3, 4)
-        shape = (height * side, width * side, 3)
-        frames.append(Frame(name, pixels.reshape(shape), at, (height, width)))
+        seen = processor.seen_frame(raw, int(lines[at]), height, width)
+        frames.append(Frame(name, _whole_tokens(seen, height, width), at, (height, width)))
         at += height * width
     return frames
 
@@ -127,25 +125,14 @@ def token_picture(
     return _sheet(drawn, labels, title)
 
 
-def _tiles(target: Any, pixels: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """What each token shows: uint8 ``[n, S, S, 3]``, the inverse of ``patchify``."""
-    processor, vision = ProcessorConfig.from_directory(target.source), target.config.vision
-    merge, patch = vision.merge_size, vision.patch_size
-    channels, steps = len(processor.mean), vision.temporal_patch_size
-    if pixels.shape[1] != channels * steps * patch**2:
-        raise HippoError(
-            f"patches of {pixels.shape[1]} numbers are not {steps} frames of {channels} colours; "
-            "inputs and model do not belong together"
-        )
-    parts = pixels.reshape(-1, merge, merge, channels, steps, patch, patch)
-    whole = (
-        parts[..., 0, :, :][lines]
-        .transpose(0, 1, 4, 2, 5, 3)
-        .reshape(-1, merge * patch, merge * patch, channels)
-    )
-    mean, std = np.asarray(processor.mean, np.float32), np.asarray(processor.std, np.float32)
-    levels = (whole * std + mean) / np.float32(processor.rescale)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+def _whole_tokens(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame of which each of ``height x width`` tokens covers whole pixels: where they do not,
+    the next larger size that they divide."""
+    side = max(-(-frame.shape[0] // height), -(-frame.shape[1] // width))
+    if frame.shape[0] == side * height and frame.shape[1] == side * width:
+        return frame
+    size = (width * side, height * side)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def _kept(kept_indices: Any, inputs: ModelInputs, row: int) -> np.ndarray:

@@ -19,8 +19,9 @@ from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import Attend, Decoder
 from hippo_jax.architectures.parameters import values, with_values
 from hippo_jax.architectures.qwen2_5_vl.layout import build_vision_layout
-from hippo_jax.architectures.qwen2_5_vl.vision import VisionTower, axial_rotary
+from hippo_jax.architectures.qwen2_5_vl.vision import VisionTower
 from hippo_jax.architectures.rope import rotary_tables, rotate
+from hippo_jax.architectures.vit import axial_rotary
 from hippo_jax.training.batches import GRID, prefix_ids
 from hippo_jax.training.render import GROUPS, SIDE
 

@@ -7,8 +7,8 @@ import pytest
 from support import tiny
 from support.oracles import close
 
+from hippo_jax.architectures import patch_grid
 from hippo_jax.architectures.parameters import values, with_values
-from hippo_jax.architectures.qwen2_5_vl import layout
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs import model_inputs
 
@@ -79,7 +79,7 @@ def test_inside_a_program_the_bucket_is_answered(batch, logits):
 def test_larger_buckets_change_nothing(monkeypatch, logits):
     """Twice the columns, patches, windows and frames, all of the surplus padding."""
     rows = tiny.batch_rows()
-    for module in (model_inputs, layout):
+    for module in (model_inputs, patch_grid):
         plain = module.bucket
         monkeypatch.setattr(
             module, "bucket", lambda size, minimum=16, plain=plain: 2 * plain(size, minimum)

@@ -8,17 +8,29 @@ import pytest
 from support import checks_decoder, checks_decoding, checks_qwen3, checks_vision
 from support.mutation import assert_noticed
 
-from hippo_jax.architectures import attention, cache, decoder, linear, names, norm, rope, video_lm
+from hippo_jax.architectures import (
+    attention,
+    cache,
+    decoder,
+    linear,
+    merge_blocks,
+    names,
+    norm,
+    patch_grid,
+    rope,
+    video_lm,
+    vit,
+)
 from hippo_jax.architectures.qwen2_5_vl import layout, vision
 from hippo_jax.decoding import generate, sampling
-from hippo_jax.inputs import model_inputs
+from hippo_jax.inputs import protocol
 
 NEIGHBOURS = "x.astype(jnp.float32)[..., 0::2], x.astype(jnp.float32)[..., 1::2]"
 
 VISION = [
     (
         "bias of packed q, k, v dropped",
-        (vision.VisionAttention.__call__, " + self.qkv_bias[...]", ""),
+        (vit.PackedAttention.__call__, " + self.qkv_bias[...]", ""),
         checks_vision.check_vision_blocks,
     ),
     (
@@ -43,7 +55,7 @@ VISION = [
     (
         "patches come back in the wrong places",
         (
-            layout._segments,
+            patch_grid.group_segments,
             "* size + np.arange(len(group))",
             "* size + np.arange(len(group))[::-1]",
         ),
@@ -52,25 +64,25 @@ VISION = [
     (
         "full attention crosses temporal units",
         (
-            layout.build_vision_layout,
-            "    sizes = [bucket(",
-            "    frames = [np.concatenate(frames)]\n    sizes = [bucket(",
+            patch_grid.frame_segments,
+            "    return group_segments(",
+            "    frames = [np.concatenate(frames)]\n    return group_segments(",
         ),
         checks_vision.check_vision_blocks,
     ),
     (
         "rows and columns exchanged in axial RoPE",
-        (vision.axial_rotary, "coordinates.astype", "coordinates[:, ::-1].astype"),
+        (vit.axial_rotary, "coordinates.astype", "coordinates[:, ::-1].astype"),
         checks_vision.check_vision_blocks,
     ),
     (
         "patches taken in raster order",
-        (layout._coordinates, "x.reshape(blocks).transpose(0, 2, 1, 3)", "x"),
+        (patch_grid._coordinates, "x.reshape(blocks).transpose(0, 2, 1, 3)", "x"),
         checks_vision.check_vision_blocks,
     ),
     (
         "approximate GELU in the merger",
-        (vision.PatchMerger.__call__, "approximate=False", "approximate=True"),
+        (vit.PatchMerger.__call__, "approximate=False", "approximate=True"),
         checks_vision.check_merger,
     ),
     (
@@ -88,22 +100,26 @@ VISION = [
 POSITIONS = [
     (
         "seconds truncated before they are multiplied",
-        (layout.rope_positions, "* np.float32(seconds)", "* np.floor(np.float32(seconds))"),
+        (merge_blocks.rope_positions, "* np.float32(seconds)", "* np.floor(np.float32(seconds))"),
         checks_vision.check_positions_extent,
     ),
     (
         "text resumes one late",
-        (layout.rope_positions, "return positions, position", "return positions, position + 1"),
+        (
+            merge_blocks.rope_positions,
+            "return positions, position",
+            "return positions, position + 1",
+        ),
         checks_vision.check_positions_extent,
     ),
     (
         "the two rules exchanged",
-        (layout.rope_positions, '== "largest"', '!= "largest"'),
+        (merge_blocks.rope_positions, '== "largest"', '!= "largest"'),
         checks_vision.check_positions_largest,
     ),
     (
         "visual tokens of later rows counted from 0",
-        (model_inputs.assemble, "seen + np.arange", "np.arange"),
+        (protocol.MediaTokens.rows, "first + np.arange", "np.arange"),
         checks_decoder.check_logits,
     ),
 ]

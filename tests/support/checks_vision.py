@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
-from hippo_jax.architectures.qwen2_5_vl.vision import axial_rotary
+from hippo_jax.architectures.vit import axial_rotary
 from support import reference, tiny
 from support.oracles import close
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from hippo_jax.architectures.attention import causal_attention
-from hippo_jax.architectures.qwen2_5_vl.layout import build_vision_layout, rope_positions
+from hippo_jax.architectures.merge_blocks import rope_positions
+from hippo_jax.architectures.qwen2_5_vl.layout import build_vision_layout
 from hippo_jax.inputs.patches import patchify
 from hippo_jax.training import batches, sizes
 from hippo_jax.training.domain import sample_scene

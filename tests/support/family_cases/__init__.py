@@ -1,0 +1,1 @@
+"""One description a family; see ``support.families``."""
