@@ -23,6 +23,7 @@ from hippo_jax.architectures.sharding import Home, specs_at
 from hippo_jax.errors import HippoError
 
 M = TypeVar("M", bound=nnx.Module)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,21 @@ def on_devices(
     )(flat, list(arguments))
 
 
+def told_by(values: T, own: jax.Array, axes: str | Sequence[str]) -> T:
+    """The values of the one device where ``own`` holds, on all devices along ``axes``. To add them
+    up with zeros is exact; a sum of bools would be of another dtype."""
+    return jax.tree.map(
+        lambda x: jax.lax.psum(jnp.where(own, x, jnp.zeros_like(x)), axes).astype(x.dtype), values
+    )
+
+
 def _from_first(values: Any, home: Home) -> Any:
     """What the first device of ``home`` found, on all devices; caches stay where they are."""
-    own = jax.lax.axis_index(str(home.axis)) == home.first
+    axis = str(home.axis)
+    own = jax.lax.axis_index(axis) == home.first
 
     def send(node: Any) -> Any:
-        if isinstance(node, LayerCache):
-            return node
-        return jax.lax.psum(jnp.where(own, node, jnp.zeros_like(node)), str(home.axis))
+        return node if isinstance(node, LayerCache) else told_by(node, own, axis)
 
     return jax.tree.map(send, values, is_leaf=lambda node: isinstance(node, LayerCache))
 

@@ -13,7 +13,7 @@ from hippo_jax.decoding.generate import Generation, generate
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
-from hippo_jax.scheduling.plan import both, make_plan, placement_of
+from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
 from hippo_jax.scheduling.programs import whole
 from hippo_jax.scheduling.two_meshes import on_two_meshes
 
@@ -59,17 +59,13 @@ def hippo_generate(
     plan, limit = make_plan(pair, inputs, *arguments, config)
     placement = placement_of(pair)
     if placement.two_meshes:
-        if _traced((pair, inputs, limit, key)):
+        if inside_trace((pair, inputs, limit, key)):
             raise HippoError(
                 "one program cannot span two meshes: call hippo_generate outside of jit, or load "
                 "the pair with Placement(..., one_program=True)"
             )
         return on_two_meshes(target, draft, inputs, limit, key, plan, placement)
     return _hippo_generate(target, draft, inputs, limit, key, plan)
-
-
-def _traced(values: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 _hippo_generate = partial(jax.jit, static_argnames="plan")(whole)

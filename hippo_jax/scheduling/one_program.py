@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.sharding import ROLE_AXIS, Home
+from hippo_jax.architectures.tensor_parallel import told_by
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scheduling.one_device import commit_first, rounds_loop
@@ -78,15 +79,13 @@ class Roles:
         return self._from(values, 1, self.draft.first)
 
     def _from(self, values: Any, role: int, first: int) -> Any:
-        """The values of the role's first device; to add them up with zeros is exact."""
+        """The values of the role's first device."""
         axes = self.target.mesh.axis_names
         if ROLE_AXIS in axes:
             own = (jax.lax.axis_index(ROLE_AXIS) == role) & (jax.lax.axis_index(axes[1]) == 0)
         else:
             own = jax.lax.axis_index(axes[0]) == first
-        return jax.tree.map(
-            lambda x: jax.lax.psum(jnp.where(own, x, jnp.zeros_like(x)), axes), values
-        )
+        return told_by(values, own, axes)
 
 
 def _zeros(shapes: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.arguments import Settings, make_settings
@@ -69,6 +70,12 @@ def placement_of(pair: Any) -> Placement:
     """Where a pair lives; a pair made by hand without a placement is on one device."""
     found = getattr(pair, "placement", None)
     return found if isinstance(found, Placement) else Placement()
+
+
+def inside_trace(values: Any) -> bool:
+    """Whether a call with ``values`` is part of a trace; a closure may hide all of them from it."""
+    own = (values, jnp.zeros(()))  # traced wherever everything is
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(own))
 
 
 def make_plan(

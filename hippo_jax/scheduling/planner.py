@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.tensor_parallel import on_devices
@@ -26,7 +27,7 @@ from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scheduling.hippo import hippo_generate
-from hippo_jax.scheduling.plan import both, make_plan, placement_of
+from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
 from hippo_jax.scheduling.programs import start
 from hippo_jax.scheduling.time_model import (
     Choice,
@@ -72,12 +73,13 @@ def plan_schedule(
         ``config`` with schedule and gamma set.
 
     Raises:
-        HippoError: a pair without a draft, arguments that do not fit, a call inside a trace.
+        HippoError: a pair or a rival without a draft, arguments that do not fit, a call inside a
+            trace.
     """
-    _, draft = both(pair)
-    if draft is None:
-        raise HippoError("there is no draft, so there is nothing to plan; pass a ModelPair")
-    if isinstance(inputs.lengths, jax.core.Tracer):
+    for one in (pair,) if rival is None else (pair, rival):
+        if both(one)[1] is None:
+            raise HippoError("there is no draft, so there is nothing to plan; pass a ModelPair")
+    if inside_trace((inputs.lengths, key)):
         raise HippoError("plan_schedule measures time, so it cannot run inside a jax trace")
     config = HippoConfig(gamma="auto") if config is None else config
     trial = replace(config, schedule="sequential", gamma=DEFAULT_GAMMA)
@@ -90,12 +92,17 @@ def plan_schedule(
         eos_token_ids=(),
         config=trial,
     )
+    if not np.any(answer.stats.judged):
+        raise HippoError(
+            "the answer ended before the draft was heard; plan_schedule needs max_new_tokens of at "
+            "least 2"
+        )
     acceptance = answer.stats.acceptance_rate
-    times = measure_steps(pair, inputs)
+    times = measure_steps(pair, inputs, config)
     gammas = range(1, 17) if config.gamma == "auto" else (config.gamma,)
     schedules = SCHEDULES if config.schedule == "auto" else (config.schedule,)
     apart = placement_of(pair).disjoint
-    shared = None if rival is None else measure_steps(rival, inputs)
+    shared = None if rival is None else measure_steps(rival, inputs, config)
     found = best(times, acceptance, gammas, concurrent=apart, schedules=schedules, shared=shared)
     if found.schedule != "autoregressive" and not found.shared:
         return replace(config, schedule=found.schedule, gamma=found.gamma)
@@ -128,12 +135,12 @@ def _drafting(
     return min(choices, key=lambda choice: choice.seconds_per_token)
 
 
-def measure_steps(pair: Any, inputs: ModelInputs) -> StepTimes:
+def measure_steps(pair: Any, inputs: ModelInputs, config: HippoConfig | None = None) -> StepTimes:
     """Seconds of one draft token and of target blocks behind these prompts, each model on its own
-    devices with nothing beside it."""
+    devices with nothing beside it. ``config`` says how much of the prompts the draft sees."""
     target, draft = both(pair)
     assert draft is not None
-    config = HippoConfig(schedule="sequential", gamma=max(WIDTHS) // 2)
+    config = replace(config or HippoConfig(), schedule="sequential", gamma=max(WIDTHS) // 2)
     plan, limit = make_plan(pair, inputs, max(WIDTHS), None, None, None, (), config)
     placement = placement_of(pair)
     if placement.two_meshes:

@@ -5,9 +5,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+import jax
+
 PATIENCE = 5.0  # seconds that a role gets to finish its step once the other has ended
+
+
+# What a program computes depends on these, and jax keeps them for each thread: the rounds would
+# else be computed otherwise than the prompt.
+SETTINGS: Mapping[str, Callable[[Any], Any]] = {
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_threefry_partitionable": jax.threefry_partitionable,
+    "jax_enable_x64": jax.enable_x64,
+}
 
 
 class _Closed(BaseException):
@@ -41,15 +53,22 @@ class Mailbox:
 def run_threads(jobs: Mapping[str, Callable[[], None]], boxes: Sequence[Mailbox]) -> None:
     """Run every job in a thread until the first of them ends, then close the boxes between them.
 
+    What the caller has set by jax's context managers (``SETTINGS``) holds in the threads too.
+
     Raises:
         What a job raised, the first of them; ``KeyboardInterrupt`` ends the threads too.
     """
     failures: list[BaseException] = []
     ended = threading.Event()
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
 
     def guarded(job: Callable[[], None]) -> None:
         try:
-            job()
+            with ExitStack() as stack:
+                for name, value in settings.items():
+                    if getattr(jax.config, name) != value:
+                        stack.enter_context(SETTINGS[name](value))
+                job()
         except _Closed:
             pass
         except BaseException as error:

@@ -17,7 +17,7 @@ from hippo_jax.decoding.generate import decode_loop, prefill_state
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
-from hippo_jax.scheduling.plan import both, make_plan, placement_of
+from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
 from hippo_jax.scheduling.programs import advance, start
 from hippo_jax.scheduling.two_meshes import begin, rounds
 
@@ -75,7 +75,7 @@ def stream(
             piece is asked for.
     """
     target, draft = both(pair)
-    if isinstance(inputs.lengths, jax.core.Tracer) or isinstance(max_new_tokens, jax.core.Tracer):
+    if inside_trace((inputs.lengths, max_new_tokens, key)):
         raise HippoError("stream talks to the host, so it cannot run inside a jax trace")
     if inputs.batch != 1:
         raise HippoError(f"stream answers one prompt, got a batch of {inputs.batch}")
@@ -125,10 +125,11 @@ def _states_of_two(
     target: Any, draft: Any, inputs: ModelInputs, limit: Any, key: Any, plan: Any, placement: Any
 ) -> Iterator[tuple[np.ndarray, int]]:
     """The host waits for each round here: it is asked for the text of each."""
-    sides = begin(target, draft, inputs, limit, key, plan, placement)
-    for done in rounds(*sides):
-        progress = sides[0].state.progress
-        tokens, length, ended = jax.device_get((progress.tokens[0], progress.lengths[0], done))
+    own, other = begin(target, draft, inputs, limit, key, plan, placement)
+    for done in rounds(own, other):
+        progress = own.state.progress
+        with own.call.trail.of("target"):
+            tokens, length, ended = jax.device_get((progress.tokens[0], progress.lengths[0], done))
         if length:
             yield tokens, int(length)
         if ended:

@@ -223,7 +223,8 @@ def first_chunk(target: TargetSide, draft: DraftSide) -> Proposal:
 def rounds(target: TargetSide, draft: DraftSide) -> Iterator[jax.Array]:
     """Enqueue rounds from one thread, without end; each gives its done flag.
 
-    ``target.state`` is then the state behind that round; the next round uses up its arrays.
+    ``target.state`` is then the state behind that round; the next round uses up its arrays. The
+    draft has been told to go on by then: who waits for the round lets both work meanwhile.
     """
     call = target.call
     with call.trail.of("draft"):
@@ -232,9 +233,9 @@ def rounds(target: TargetSide, draft: DraftSide) -> Iterator[jax.Array]:
         with call.trail.of("target"):
             said: list[Verdict] = []
             done = target.step(call.on_target(proposal), said.append)
-        yield done
         with call.trail.of("draft"):
             proposal = draft.step(call.on_draft(said[0]))
+        yield done
 
 
 def run(target: TargetSide, draft: DraftSide, *, threads: bool) -> SpeculativeState:

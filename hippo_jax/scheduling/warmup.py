@@ -42,14 +42,18 @@ def warmup(
     Raises:
         HippoError: sizes or arguments that do not fit.
     """
-    listed = [sizes] if isinstance(sizes, tuple) and len(sizes) == 3 else list(sizes)  # type: ignore[list-item]
-    for size in listed:
-        if not (
-            isinstance(size, tuple)
-            and len(size) == 3
-            and all(isinstance(n, int) and n > 0 for n in size)
-        ):
+    for size in [sizes] if _is_size(sizes) or not isinstance(sizes, Iterable) else sizes:
+        if not _is_size(size):
             raise HippoError(f"sizes are (frames, height, width), got {size!r}")
+        assert isinstance(size, tuple)
         video = Video(np.zeros((*size, 3), np.uint8), fps=fps)
         inputs = prepare_inputs(pair, [video] * batch, [prompt] * batch)
         jax.block_until_ready(hippo_generate(pair, inputs, **arguments))
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(isinstance(n, int) and n > 0 for n in value)
+    )

@@ -137,6 +137,21 @@ def test_a_model_beside_another_in_one_mesh(groups: tuple[int, int], inputs) -> 
         close(np.asarray(placed(inputs, last=True)), np.asarray(model(inputs, last=True)), 2e-5)
 
 
+def test_one_of_unequal_groups_decodes_in_two_programs_too(inputs: hj.ModelInputs) -> None:
+    """As streaming does: flags and a penalty's mask have to stay bools on the way."""
+    devices = jax.devices()
+    model = built(sizes(2, 1))
+    own = place_model(model, role_homes(devices[:2], devices[2:3])[0])
+    arguments = (6, None, hj.Greedy(1.3), None, ())
+    settings, limit = make_settings(own, inputs, *arguments)
+    state = jax.jit(lambda m, i: prefill_state(m, i, limit, None, settings))(own, inputs)
+    assert state.done.dtype == state.seen.dtype == bool
+    loop = jax.jit(lambda m, s: decode_loop(m, s, inputs.next_position, limit, None, settings))
+    names = ("max_new_tokens", "capacity", "sampling", "key", "eos_token_ids")
+    expected = hj.generate(model, inputs, **dict(zip(names, arguments, strict=True)))
+    np.testing.assert_array_equal(loop(own, state).tokens, expected.tokens)
+
+
 def test_an_unequal_group_holds_copies_for_the_others() -> None:
     devices = jax.devices()
     target, draft = role_homes(devices[:3], devices[3:4])

@@ -186,6 +186,16 @@ def test_the_public_function_says_so(case: Case, monkeypatch: pytest.MonkeyPatch
         case.speculative()
 
 
+def test_stream_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = hj.load_pair("demo", placement=PLACES["two meshes, 1 + 1"]())
+    inputs = hj.prepare_inputs(pair, None, "Describe the video.")
+    change(monkeypatch, "target_verifies", break_down, call=2)
+    pieces = hj.stream(pair, inputs, max_new_tokens=16, config=hj.HippoConfig(gamma=2))
+    with at_most(LIMIT), pytest.raises(RoleError) as caught:
+        list(pieces)
+    assert_names(caught, "target")
+
+
 @pytest.fixture
 def main_thread_interrupts() -> Iterator[None]:
     with interruptible():

@@ -9,6 +9,7 @@ from support.speculative_cases import Case
 
 import hippo_jax as hj
 from hippo_jax.scheduling import planner
+from hippo_jax.scheduling import warmup as warming
 from hippo_jax.scheduling.hippo import _hippo_generate
 from hippo_jax.scheduling.time_model import StepTimes, best
 
@@ -22,9 +23,7 @@ def case() -> Case:
 def times(monkeypatch: pytest.MonkeyPatch) -> dict:
     """What measuring finds, by placement: the clock has no part in these tests."""
     found: dict = {}
-    monkeypatch.setattr(
-        planner, "measure_steps", lambda pair, inputs: found[pair.placement.disjoint]
-    )
+    monkeypatch.setattr(planner, "measure_steps", lambda pair, *_: found[pair.placement.disjoint])
     return found
 
 
@@ -83,13 +82,36 @@ def test_steps_are_measured_where_the_pair_lives(case: Case) -> None:
         assert all(np.isfinite(t) and t > 0 for _, t in found.verify)
 
 
-def test_refusals(case: Case) -> None:
+@pytest.mark.filterwarnings("ignore:.*is expected to be faster")
+def test_steps_are_measured_behind_what_the_draft_will_see(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list = []
+
+    def note(model, cache, *rest):
+        seen.append(np.asarray(cache.prompt_lengths))
+        return 1.0
+
+    monkeypatch.setattr(planner, "_seconds", note)
+    config = hj.HippoConfig(gamma="auto", keep_ratio=1.0)
+    hj.plan_schedule(case.pair, case.inputs, config=config, max_new_tokens=8)
+    np.testing.assert_array_equal(seen[0], np.asarray(case.inputs.lengths) - 1)
+
+
+def test_refusals(case: Case, times: dict) -> None:
+    times[False] = FAST
     with pytest.raises(hj.HippoError, match="no draft"):
         hj.plan_schedule(case.pair.target, case.inputs)
+    with pytest.raises(hj.HippoError, match="no draft"):
+        hj.plan_schedule(case.pair, case.inputs, rival=case.pair.target)
+    with pytest.raises(hj.HippoError, match="max_new_tokens of at least 2"):
+        hj.plan_schedule(case.pair, case.inputs, max_new_tokens=1)
     with pytest.raises(hj.HippoError, match="inside a jax trace"):
         jax.jit(lambda inputs: hj.plan_schedule(case.pair, inputs).gamma)(case.inputs)
     with pytest.raises(hj.HippoError, match="frames, height, width"):
         hj.warmup(case.pair, [(4, 224)])
+    with pytest.raises(hj.HippoError, match="frames, height, width"):
+        hj.warmup(case.pair, 4)
 
 
 def test_warmup_compiles_what_a_call_needs() -> None:
@@ -102,3 +124,16 @@ def test_warmup_compiles_what_a_call_needs() -> None:
     compiled = _hippo_generate._cache_size()
     hj.hippo_generate(pair, inputs, max_new_tokens=9, **arguments)
     assert _hippo_generate._cache_size() == compiled
+
+
+def test_three_sizes_are_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list = []
+    monkeypatch.setattr(
+        warming, "prepare_inputs", lambda pair, videos, prompts: made.append(videos[0])
+    )
+    monkeypatch.setattr(warming, "hippo_generate", lambda *_, **__: 0)
+    sizes = ((2, 28, 56), (4, 28, 28), (6, 56, 28))
+    for given in (sizes, list(sizes)):
+        made.clear()
+        hj.warmup(None, given)
+        assert tuple(video.frames.shape[:3] for video in made) == sizes

@@ -1,5 +1,7 @@
 """Two programs side by side: how they are driven."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from support.speculative_cases import Case
 import hippo_jax as hj
 from hippo_jax.decoding.generate import Generation
 from hippo_jax.decoding.sampling import Sampling
-from hippo_jax.scheduling import sides, two_meshes
+from hippo_jax.scheduling import role_threads, sides, two_meshes
 from hippo_jax.scheduling.plan import make_plan, placement_of
 from hippo_jax.scheduling.state import finish
 
@@ -104,6 +106,8 @@ def test_a_jit_over_two_meshes_is_refused() -> None:
     with pytest.raises(hj.HippoError, match="outside of jit") as caught:
         jax.jit(lambda inputs: hj.hippo_generate(case.pair, inputs, **arguments))(case.inputs)
     assert "\n" not in str(caught.value)
+    with pytest.raises(hj.HippoError, match="outside of jit"):  # nothing of it is traced
+        jax.jit(lambda: hj.hippo_generate(case.pair, case.inputs, **arguments))()
 
 
 def test_which_schedule_auto_is() -> None:
@@ -126,3 +130,33 @@ def test_stream_on_two_meshes() -> None:
     pieces = list(hj.stream(pair, inputs, **arguments))
     assert len(pieces) > 2
     assert "".join(pieces) == hj.hippo_generate(pair, inputs, **arguments).text(pair.tokenizer)[0]
+
+
+def test_who_waits_for_a_round_lets_both_work() -> None:
+    """``stream`` does: by then the draft must have its next chunk to make."""
+    case = Case(PARALLEL, 2)
+    case.pair = placed(case.pair, PLACE())
+    _, (target, draft) = begun(case)
+    before = draft.proposal
+    for _ in itertools.islice(two_meshes.rounds(target, draft), 3):
+        ahead, behind = jax.device_get((target.state.progress, draft.state.progress))
+        assert draft.proposal is not before
+        np.testing.assert_array_equal(behind.lengths, ahead.lengths)
+        before = draft.proposal
+
+
+def test_settings_of_the_callers_hold_in_the_threads() -> None:
+    """Else the rounds would be computed otherwise than the prompt and than plain decoding."""
+    found = []
+
+    def job() -> None:
+        found.append([getattr(jax.config, name) for name in role_threads.SETTINGS])
+
+    with (
+        jax.default_matmul_precision("highest"),
+        jax.threefry_partitionable(False),
+        jax.enable_x64(True),
+    ):
+        role_threads.run_threads({"target": job}, ())
+    role_threads.run_threads({"target": job}, ())
+    assert found == [["highest", False, True], [None, True, False]]
