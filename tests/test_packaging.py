@@ -81,9 +81,12 @@ def found_from(site: Path, cwd: Path) -> Path:
 def test_the_wheel_holds_the_package_and_only_the_embedded_pair(project: Path, wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {
-        file.relative_to(project).as_posix() for file in (project / "hippo_jax").rglob("*.py")
+        file.relative_to(project).as_posix()
+        for kind in ("*.py", "*.json")
+        for file in (project / "hippo_jax").rglob(kind)
     }
     assert "hippo_jax/cli/main.py" in sources
+    assert "hippo_jax/architectures/published/qwen2.5-vl-7b.json" in sources
     assert sources <= names
     assert "hippo_jax/py.typed" in names
     assert {name for name in names if "/_data/" in name} == {
