@@ -14,6 +14,7 @@ from hippo_jax.inputs.protocol import Marks, Processor
 from hippo_jax.inputs.spelling import repeat_placeholders
 
 Messages = Sequence[Mapping[str, Any]]
+_PROBE = "is a plain text shown?"
 
 
 _TOKENIZER_FILES = (
@@ -126,7 +127,7 @@ def encode_row(
                     f"the prompt contains the special token {token}; remove it (videos and images "
                     "are placed by message parts, or before the text of a plain prompt)"
                 )
-    text = _render(tokenizer, messages, add_generation_prompt)
+    text = _render(tokenizer, _as_parts(tokenizer, messages), add_generation_prompt)
     spelling = processor.spell(text, encoded, marks)
     ids = tokenizer(spelling.text, add_special_tokens=False, verbose=False)["input_ids"]
     placeholders = (special.image_token_id, special.video_token_id)
@@ -191,6 +192,27 @@ def _texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
         else:
             texts += [part["text"] for part in message["content"] if part["type"] == "text"]
     return texts
+
+
+def _as_parts(tokenizer: Any, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Texts as lists of one part, for templates (LLaVA-OneVision's) that know only those and would
+    leave out a plain text without a word."""
+    if all(not isinstance(message["content"], str) for message in messages):
+        return messages
+    try:
+        said = _render(tokenizer, [{"role": "user", "content": _PROBE}], False)
+    except HippoError:
+        return (
+            messages  # it may be about this conversation alone; the messages themselves will tell
+        )
+    if _PROBE in said:
+        return messages
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message["content"], str)
+        else message
+        for message in messages
+    ]
 
 
 def _render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:

@@ -189,12 +189,12 @@ class SquareFrames:
                 settings[ours] = number(theirs, video[theirs], directory)
         if video.get("num_frames") is not None:
             settings["max_frames"] = integer("num_frames", video["num_frames"], directory)
-        for name in ("do_center_crop", "do_pad"):
-            if video.get(name):
-                raise HippoError(
-                    f"{directory}: the preprocessor file asks for {name}, which this library does "
-                    "not do; set it to false"
-                )
+        # `do_pad`, which files have too, is about tiles of still images.
+        if video.get("do_center_crop"):
+            raise HippoError(
+                f"{directory}: the preprocessor file asks for do_center_crop, which this library "
+                "does not do; set it to false"
+            )
         return cls(**settings)
 
 
