@@ -1,0 +1,21 @@
+"""InternVL3 as the shared code sees it."""
+
+from __future__ import annotations
+
+from hippo_jax.architectures.family import Family
+from hippo_jax.architectures.internvl import config, layout, names, processor, vision
+from hippo_jax.architectures.rope import one_axis_positions
+
+FAMILY = Family(
+    name=config.FAMILY,
+    config_from_hf=config.config_from_hf,
+    hf_tensors=names.hf_tensors,
+    vision_tower=vision.VisionTower,
+    vision_axes=config.vision_axes,
+    processor=processor.InternVLProcessor.from_directory,
+    media_tokens=layout.media_tokens,
+    vision_inputs=layout.vision_inputs,
+    rope_positions=one_axis_positions,
+    media_from_hf=layout.media_from_hf,
+    shared=layout.shared,
+)
