@@ -16,6 +16,7 @@ _FOLDERS = (
     "internvl",
     "qwen2_5_vl",
     "qwen2_vl",
+    "qwen3_vl",
 )
 
 FAMILIES: Mapping[str, Family] = {

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -123,7 +123,8 @@ class ProcessorConfig:
     def encode_video(self, video: "Video") -> Media:
         """A temporal unit is temporal_patch_size frames, hence seconds_per_grid =
         temporal_patch_size / video.fps."""
-        size = self.frame_size(video.frames.shape[1], video.frames.shape[2], len(video.frames))
+        height, width = video.frames.shape[1:3]
+        size = (height, width) if video.sized else self.frame_size(height, width, len(video.frames))
         return self._cut("video", video.frames, size, self.temporal_patch_size / video.fps)
 
     def encode_image(self, image: np.ndarray) -> Media:
@@ -189,7 +190,7 @@ class ProcessorConfig:
         return {name: getattr(self, name) for name in ("mean", "std", "rescale")}
 
     @classmethod
-    def from_directory(cls, directory: str | Path) -> "ProcessorConfig":
+    def from_directory(cls, directory: str | Path) -> Self:
         """Reads a checkpoint directory.
 
         Bounds are read from `size` (`shortest_edge`, `longest_edge`) and from `min_pixels`,

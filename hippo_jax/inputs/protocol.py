@@ -73,12 +73,12 @@ class Processor(Protocol):
         Never both ``fps`` and ``num_frames``; with neither, the family's default."""
 
     def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
-        """Height and width that each of ``frames`` frames of a video is resized to. Asked again
-        with these it says the same."""
+        """Height and width that each of ``frames`` frames of a video is resized to."""
 
     def encode_video(self, video: Video) -> Media:
-        """Resize, normalise and flatten all frames. Rows of ``Media.pixels`` are in the order that
-        the family's tower reads, ``Media.grid`` in units of its patches."""
+        """Resize (unless ``video.sized``), normalise and flatten all frames. Rows of
+        ``Media.pixels`` are in the order that the family's tower reads, ``Media.grid`` in units of
+        its patches."""
 
     def encode_image(self, image: np.ndarray) -> Media:
         """The same for a still image uint8 ``[H, W, 3]``."""

@@ -25,6 +25,18 @@ _PIXELS_PER_BLOCK = 16
 _PRODUCT_SIZE = 2**18
 
 
+def check_frame(height: int, width: int) -> None:
+    """Refuses (HippoError) an empty frame, and a side ratio above 200."""
+    if height < 1 or width < 1:
+        raise HippoError(f"frame of {height}x{width} pixels is empty; give frames with pixels")
+    ratio = max(height, width) / min(height, width)
+    if ratio > MAX_ASPECT_RATIO:
+        raise HippoError(
+            f"frame of {height}x{width} pixels (height x width) has an aspect ratio of "
+            f"{ratio:.0f}, above {MAX_ASPECT_RATIO}; crop it"
+        )
+
+
 def smart_resize(
     height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
@@ -34,14 +46,7 @@ def smart_resize(
     Raises HippoError for an empty frame and for a side ratio above 200 (which Hugging Face's
     processors refuse too).
     """
-    if height < 1 or width < 1:
-        raise HippoError(f"frame of {height}x{width} pixels is empty; give frames with pixels")
-    ratio = max(height, width) / min(height, width)
-    if ratio > MAX_ASPECT_RATIO:
-        raise HippoError(
-            f"frame of {height}x{width} pixels (height x width) has an aspect ratio of "
-            f"{ratio:.0f}, above {MAX_ASPECT_RATIO}; crop it"
-        )
+    check_frame(height, width)
     # Python rounds halves to even, and the trained rule does the same.
     new_height = round(height / factor) * factor
     new_width = round(width / factor) * factor

@@ -28,6 +28,7 @@ _UNTIMED_FPS = 1.0
 class Video:
     """frames: uint8 [F, H, W, 3], RGB. fps: frames a second at which they were taken.
     times: seconds of each frame from the start of the clip, [F]; by default by the rate.
+    sized: the frames have been resized to what the processor asks for already.
 
     Raises HippoError for frames of another shape or type, none at all, a rate that is no
     positive number, or times that are not one finite number a frame.
@@ -36,6 +37,7 @@ class Video:
     frames: np.ndarray
     fps: float
     times: Any = None
+    sized: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", check_frames(self.frames, "a video", 4))
@@ -80,7 +82,7 @@ def read_video(
     num_frames: number of frames instead, spread evenly. start, end: seconds, [start, end).
     limits: the processor that says which frames are taken; default: ProcessorConfig().
     resize: resizes each frame while it is read to the size that `limits` asks for, which keeps
-      memory at that size; resizing again later changes nothing.
+      memory at that size; the video is then marked as sized.
 
     Raises HippoError for what cannot be read or asked: missing, empty, truncated within the span
     asked for, damaged, only sound, fps and num_frames together, a span without frames.
@@ -97,8 +99,10 @@ def read_video(
         fps, limits = None, _without_rate(limits)
     picked, rate, _ = _pick(len(source.frames), source.fps, fps, num_frames, start, end, limits)
     times = source.times[picked] - (start or 0.0)
-    size = len(picked)
-    return Video(_collect(iter(source.frames[picked]), size, size, resize, limits), rate, times)
+    size, resized = len(picked), resize or source.sized
+    resize = resize and not source.sized
+    frames = _collect(iter(source.frames[picked]), size, size, resize, limits)
+    return Video(frames, rate, times, resized)
 
 
 def read_image(source: Any) -> np.ndarray:
@@ -223,7 +227,8 @@ def _read_file(
         # Closing ends ffmpeg at once, whatever goes wrong.
         with contextlib.closing(stream), contextlib.suppress(FramesChanged):
             frames = _collect(stream, len(ordinals), len(places), resize, limits)
-            return Video(frames if len(ordinals) == len(places) else frames[places], rate, times)
+            frames = frames if len(ordinals) == len(places) else frames[places]
+            return Video(frames, rate, times, resize)
     raise HippoError(f"{path} does not decode to the same frames twice (damaged?); re-encode it")
 
 
@@ -270,7 +275,7 @@ def _read_folder(
     limits = _without_rate(limits)
     picked, rate, times = _pick(len(names), source_fps, None, num_frames, start, end, limits)
     frames = (_load_image(names[index]) for index in picked)
-    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times)
+    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times, resize)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

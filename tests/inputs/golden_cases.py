@@ -77,3 +77,14 @@ CHATS: list[tuple[list[str], list[dict[str, Any]]]] = [
         ],
     ),
 ]
+
+# Qwen3-VL: bounds of a whole clip, and of an image; frames(...) arguments of whole videos. "long"
+# lies at QWEN3_FPS frames a second, of which the default takes two.
+QWEN3_BOUNDS = (4 * 64 * 64, 8 * 64 * 96)
+QWEN3_IMAGE_BOUNDS = (32 * 32, 64 * 96)
+QWEN3_FPS = 6.0
+QWEN3_VIDEOS: dict[str, tuple[int, int, int, int]] = {
+    "long": (10, 17, 60, 90),
+    "odd": (11, 3, 96, 48),
+    "small": (12, 4, 20, 30),
+}

@@ -17,7 +17,8 @@ def edited(function: FunctionType, old: str, new: str) -> FunctionType:
     """``function`` compiled from its source with ``old`` replaced by ``new``."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"adapt this mutant: {function.__qualname__} has no {old!r} any more"
-    flags = sys.modules[function.__module__].annotations.compiler_flag
+    future = vars(sys.modules[function.__module__]).get("annotations")
+    flags = 0 if future is None else future.compiler_flag
     code = compile(source.replace(old, new), f"<mutant of {function.__qualname__}>", "exec", flags)
     namespace: dict[str, object] = {}
     exec(code, function.__globals__, namespace)
