@@ -12,8 +12,8 @@ __all__ = ["FAMILIES", "Family", "family_of"]
 
 # Each is a folder beside this file, whose module ``family`` holds its ``FAMILY``.
 _FOLDERS = (
-    "llava_onevision",
     "internvl",
+    "llava_onevision",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",

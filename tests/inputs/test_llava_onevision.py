@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from inputs import llava_onevision_cases as cases
+from inputs import golden_cases_llava_onevision as cases
 from support import checks_llava_inputs as checks
 from support import families, tiny_llava
 from support.tiny_llava import ODD

@@ -1,7 +1,7 @@
 """LLaVA-OneVision's inputs against the goldens of its processors, for tests and for mutants."""
 
 import numpy as np
-from inputs import llava_onevision_cases as cases
+from inputs import golden_cases_llava_onevision as cases
 
 import hippo_jax as hj
 from hippo_jax.architectures.llava_onevision.processor import Processor

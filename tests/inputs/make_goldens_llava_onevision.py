@@ -1,6 +1,6 @@
 """Makes goldens/llava_onevision.npz from Hugging Face's LLaVA-OneVision processors.
 
-    python tests/inputs/make_llava_onevision_goldens.py [--torchvision FOLDER]
+    python tests/inputs/make_goldens_llava_onevision.py [--torchvision FOLDER]
 
 Needs what make_goldens.py needs, and deals with torchvision as that does.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from inputs import llava_onevision_cases as cases
+from inputs import golden_cases_llava_onevision as cases
 from inputs.make_goldens import declare_operators
 
 
