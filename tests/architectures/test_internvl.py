@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support import checks_families
 from support import tiny_internvl as tiny
-from support.family_cases.internvl import CASE
 from support.oracles import close
 
 from hippo_jax.architectures.internvl.config import config_from_hf, vision_axes
@@ -135,9 +133,3 @@ def test_arrays_that_are_refused(change, message):
     change(arrays)
     with pytest.raises(HippoError, match=message):
         ModelInputs.from_hf(tiny.model(), arrays)
-
-
-def test_a_pair_in_one_program():
-    """Towers of two sorts and widths, a device for each: the other placements are slow tests of
-    all families."""
-    checks_families.check_one_program(CASE)

@@ -94,13 +94,16 @@ def check_logits(case: FamilyCase) -> None:
 
 
 def check_prefill(case: FamilyCase) -> None:
-    """Prefill, cut after any number of layers, gives the last token's logits."""
+    """Prefill gives the last token's logits, cut behind its first layer too; where the tower feeds
+    several layers, behind any of them."""
     batch, expected = inputs(case), reference(case).logits[:, -1]
 
     def run(model, batch):
-        found = []
-        for layers in range(model.config.text.num_layers + 1):
-            begun = model.begin_prefill(batch, layers)
+        found, visual = [], model.encode_video(batch)
+        text = model.config.text
+        deep = visual.shape[1] > text.hidden_size
+        for layers in range(text.num_layers + 1) if deep else (1,):
+            begun = model.begin_prefill(batch, layers, visual=visual)
             found.append(model.end_prefill(batch, begun, 4)[0])
         watched = model.prefill(batch, 4, observe=lambda layer, q, k: None)[0]
         return [*found, watched]

@@ -19,7 +19,6 @@ from support.tiny import perturb
 
 import hippo_jax as hj
 from hippo_jax.architectures.parameters import values, with_values
-from hippo_jax.architectures.video_lm import abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.compatibility import check_configs
 from hippo_jax.inputs.model_inputs import Row, assemble
@@ -104,23 +103,25 @@ def test_placeholders_that_do_not_fit(change) -> None:
 def test_pairs_that_do_not_fit() -> None:
     """What inputs are made for must be equal, the towers' depths need not be."""
     target, draft = tiny.model(), tiny.model("draft")
-    check_configs(target, draft)
+    shared = target.family.shared
+    check_configs(target.config, draft.config, shared)
     vision = dataclasses.replace(draft.config.vision, temporal_patch_size=1)
-    other = abstract_model(dataclasses.replace(draft.config, vision=vision))
+    other = dataclasses.replace(draft.config, vision=vision)
     with pytest.raises(HippoError, match="temporal_patch_size"):
-        check_configs(target, other)
+        check_configs(target.config, other, shared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "schedule"),
     [
         ("one program, 1 + 1", "parallel"),
-        pytest.param("one program, 1 + 1", "sequential", marks=SLOW),
-        pytest.param("one program, 3 + 1", "parallel", marks=SLOW),
-        pytest.param("one mesh", "sequential", marks=SLOW),
-        pytest.param("two meshes, 1 + 1", "parallel", marks=SLOW),
-        pytest.param("two meshes, 1 + 1", "sequential", marks=SLOW),
-        pytest.param("two meshes, 3 + 2", "parallel", marks=SLOW),
+        ("one program, 1 + 1", "sequential"),
+        ("one program, 3 + 1", "parallel"),
+        ("one mesh", "sequential"),
+        ("two meshes, 1 + 1", "parallel"),
+        ("two meshes, 1 + 1", "sequential"),
+        ("two meshes, 3 + 2", "parallel"),
     ],
 )
 def test_devices_of_their_own(place: str, schedule: str) -> None:
