@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from hippo_jax.architectures.cache import LayerCache
+from hippo_jax.architectures.platform import platform
 
 # Bytes of float32 scores that may be alive at once: they bound a block of query rows, not a result.
 # On a CPU a block that stays in cache is up to 1.6 times faster; an accelerator wants few, large
@@ -28,8 +29,8 @@ MASKED = -1e30  # finite, so that a row with nothing to see gives numbers, not N
 
 
 def score_bytes() -> int:
-    """The bound for the backend that the program is traced for."""
-    return CPU_SCORE_BYTES if jax.default_backend() == "cpu" else SCORE_BYTES
+    """The bound for the kind of device that the program is traced for."""
+    return CPU_SCORE_BYTES if platform() == "cpu" else SCORE_BYTES
 
 
 def _scores(q: jax.Array, k: jax.Array) -> jax.Array:

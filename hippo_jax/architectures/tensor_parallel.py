@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from hippo_jax.architectures.cache import KVCache, LayerCache, PartialPrefill
 from hippo_jax.architectures.parameters import declared, with_values
+from hippo_jax.architectures.platform import traced_for
 from hippo_jax.architectures.sharding import Home, specs_at
 from hippo_jax.errors import HippoError
 
@@ -116,9 +117,22 @@ def on_devices(
             returned; by default everything is the same on all devices.
     """
     home = common_home(models)
-    if home is None or home.axis is None or not (home.size > 1 or home.has_roles):
+    if home is None:
         return function(*models, *arguments)
-    axis = home.axis
+    with traced_for(home.mesh.devices.flat[0]):
+        if home.axis is None or not (home.size > 1 or home.has_roles):
+            return function(*models, *arguments)
+        return _in_shard_map(function, models, home, arguments, outputs)
+
+
+def _in_shard_map(
+    function: Callable[..., Any],
+    models: Sequence[Any],
+    home: Home,
+    arguments: Sequence[Any],
+    outputs: Any,
+) -> Any:
+    axis = str(home.axis)
     flat, trees, specs = [], [], []
     for model in models:
         leaves, tree = jax.tree.flatten(model)

@@ -8,13 +8,16 @@ import os
 import jax
 
 from hippo_jax.errors import HippoError
+from hippo_jax.placement.patience import be_patient
 
 FLAG = "xla_force_host_platform_device_count"
 
 
 def ask_for_cpu_devices(count: int) -> None:
-    """Let the host be ``count`` CPU devices, unless ``XLA_FLAGS`` says how many or jax has looked
-    for its devices already."""
+    """Let the host be ``count`` CPU devices, with time to wait for each other, unless ``XLA_FLAGS``
+    says how many and how long or jax has looked for its devices already."""
+    if count > 1:
+        be_patient()
     if count > 1 and FLAG not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # too late
             jax.config.update("jax_num_cpu_devices", count)

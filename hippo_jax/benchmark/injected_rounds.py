@@ -23,7 +23,6 @@ from hippo_jax.scheduling.plan import Plan, make_plan
 Answer = tuple[list[int], int]
 """Tokens, and how many rounds had forwards."""
 
-_start = partial(jax.jit, static_argnames="plan")(programs.start)
 _advance = partial(jax.jit, static_argnames="plan")(programs.advance)
 ADVANCE, VERIFIES, PROPOSES = "jit_advance", "jit_target_verifies", "jit_draft_proposes"
 
@@ -81,7 +80,7 @@ class InjectedRounds:
 
     def _advance(self, pair: ModelPair) -> Callable[[], Answer]:
         models = (pair.target, pair.draft)
-        state = _start(*models, self.inputs, self.limit, None, plan=self.plan)
+        state = programs.start_alone(*models, self.inputs, self.limit, None, plan=self.plan)
         jax.block_until_ready(state)
         every = np.int32(programs.ALL_ROUNDS)
         return lambda: _answer(_advance(*models, state, self.limit, None, every, plan=self.plan))

@@ -207,14 +207,22 @@ def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _overlap(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from hippo_jax.benchmark.overlap import as_table, measure_overlap
 
+    if args.trace is not None:  # nobody shall measure for minutes and lose it
+        try:
+            args.trace.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = error.strerror or type(error).__name__
+            raise HippoError(f"--trace {args.trace} cannot be a folder: {said}") from error
     outcome = measure_overlap(repeats=args.repeats, trace=args.trace, report=_report)
     if args.trace is not None:
         from hippo_jax.benchmark.timeline import overlap_picture
 
-        args.trace.mkdir(parents=True, exist_ok=True)
         picture = args.trace / "overlap.png"
-        overlap_picture(outcome).save(picture)
-        _report(f"wrote {picture}")
+        try:
+            overlap_picture(outcome).save(picture)
+            _report(f"wrote {picture}")
+        except HippoError as error:  # the table stands without it
+            _report(f"no picture: {error}")
     return outcome, as_table(outcome)
 
 

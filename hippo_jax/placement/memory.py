@@ -9,16 +9,18 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from hippo_jax.architectures.config import VideoLMConfig
-from hippo_jax.architectures.parameters import Declared, declared
-from hippo_jax.architectures.sharding import Home, specs_at, split_axes
+from hippo_jax.architectures.parameters import declared
+from hippo_jax.architectures.registry import family_of
+from hippo_jax.architectures.sharding import Home, split_axes
 from hippo_jax.architectures.video_lm import abstract_model
 from hippo_jax.weights.host import parse_dtype
 
@@ -58,8 +60,19 @@ def device_memory(device: jax.Device) -> Memory | None:
     return None
 
 
-def weight_bytes(config: VideoLMConfig, dtype: Any, home: Home | None) -> int:
-    """Bytes of one model's weights on one device of ``home``, the same on each of them.
+Shared = Home | int | None
+"""How many devices share a model: a home, their number, or ``None`` for one device."""
+
+
+def devices_of(home: Shared) -> int:
+    """The number of devices that share a model."""
+    if home is None:
+        return 1
+    return home if isinstance(home, int) else home.size
+
+
+def weight_bytes(config: VideoLMConfig, dtype: Any, home: Shared) -> int:
+    """Bytes of one model's weights on one of the devices that share it, the same on each of them.
 
     Args:
         dtype: as for ``load_model``.
@@ -68,28 +81,40 @@ def weight_bytes(config: VideoLMConfig, dtype: Any, home: Home | None) -> int:
     return weight_elements(config, home) * parse_dtype(dtype).itemsize
 
 
-def weight_elements(config: VideoLMConfig, home: Home | None) -> int:
+def weight_elements(config: VideoLMConfig, home: Shared) -> int:
     """Numbers in them."""
-    weights = _declared(config)
-    specs = specs_at(config, weights, home)
-    size = 1 if home is None else home.size
-    elements = 0
-    for path, item in weights.items():
-        parts = size if any(name is not None for name in specs[path]) else 1
-        elements += math.prod(item.shape) // parts
-    return elements
+    size = devices_of(home)
+    split = split_axes(config, size)
+    return sum(
+        elements // size if any(axis in split for axis in axes) else elements
+        for axes, elements in _counted(config)
+    )
 
 
-@functools.lru_cache(maxsize=8)
-def _declared(config: VideoLMConfig) -> Mapping[str, Declared]:
-    # The abstract model of a large config takes seconds.
-    return declared(abstract_model(config))
+@functools.lru_cache(maxsize=64)
+def _counted(config: VideoLMConfig) -> tuple[tuple[tuple[str | None, ...], int], ...]:
+    """Logical axes and numbers of every weight.
+
+    Layers of one kind are alike, so their axes are read off a model of one layer each: the abstract
+    model of a large config takes many seconds.
+    """
+    short = replace(
+        config, text=replace(config.text, num_layers=1), vision=replace(config.vision, depth=1)
+    )
+    axes = {_anywhere(path): item.axes for path, item in declared(abstract_model(short)).items()}
+    tensors = family_of(config.family).hf_tensors(config)
+    return tuple((axes[_anywhere(path)], math.prod(item.shape)) for path, item in tensors.items())
+
+
+def _anywhere(path: str) -> str:
+    """A weight's path without the numbers of its layer."""
+    return re.sub(r"\.\d+\.", ".", path)
 
 
 def cache_bytes(
-    config: VideoLMConfig, dtype: Any, home: Home | None, batch: int, prompt: int, capacity: int
+    config: VideoLMConfig, dtype: Any, home: Shared, batch: int, prompt: int, capacity: int
 ) -> int:
-    """Bytes of one model's key/value cache on one device of ``home``, the same on each of them.
+    """Bytes of one model's key/value cache on one of the devices that share it, the same on each.
 
     Args:
         dtype: of the weights, which keys and values share.
@@ -99,17 +124,20 @@ def cache_bytes(
             more for the target, twice ``gamma`` more for the draft.
     """
     text = config.text
-    size = 1 if home is None else home.size
-    split = split_axes(config, size)
-    if "q_heads" not in split:
-        heads = text.num_kv_heads  # attention is whole on every device
-    elif "kv_heads" in split:
-        heads = text.num_kv_heads // size
-    else:
-        heads = 1  # a device keeps the one key head that its query heads read
-    row = text.num_layers * 2 * heads * (prompt + capacity) * text.head_dim
+    row = text.num_layers * 2 * kv_heads(config, home) * (prompt + capacity) * text.head_dim
     lengths = np.dtype(np.int32).itemsize
     return batch * (row * parse_dtype(dtype).itemsize + lengths)
+
+
+def kv_heads(config: VideoLMConfig, home: Shared) -> int:
+    """Key heads whose keys and values each of the devices keeps."""
+    size = devices_of(home)
+    split = split_axes(config, size)
+    if "q_heads" not in split:
+        return config.text.num_kv_heads  # attention is whole on every device
+    if "kv_heads" in split:
+        return config.text.num_kv_heads // size
+    return 1  # a device keeps the one key head that its query heads read
 
 
 def as_text(count: int) -> str:

@@ -64,7 +64,8 @@ def load_pair(
     Raises:
         HippoError: unknown name, a role missing, models that cannot share inputs (families, special
             ids, patches, time scale, tokenizers, pixel values), a loaded model elsewhere than its
-            placement says, devices with too little memory.
+            placement says, two meshes with devices of other processes, devices with too little
+            memory.
     """
     placement = placement or Placement()
     if name is not None:
@@ -78,6 +79,7 @@ def load_pair(
     if target is None or draft is None:
         raise HippoError("a pair needs a name, or both target= and draft=")
 
+    placement.require_own_devices()
     target_home, draft_home = placement.homes()
     _check_source("target", target, target_home)
     _check_source("draft", draft, draft_home)

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh
 
 from hippo_jax.architectures.sharding import DEVICE_AXIS, ROLE_AXIS, TENSOR_AXIS, Home, automatic
 from hippo_jax.errors import HippoError
+from hippo_jax.placement.patience import be_patient
 
 
 @jax.tree_util.register_static
@@ -83,12 +84,16 @@ class Placement:
 
         Args:
             target, draft: the devices, or how many: the target then takes the first of
-                ``jax.devices()`` and the draft those behind them.
+                ``jax.devices()`` and the draft those behind them. For one program this also lets
+                CPU devices wait for each other for an hour (``XLA_FLAGS``), where else XLA aborts
+                the process after a minute; only if jax has not looked for its devices before.
 
         Raises:
             HippoError: there are not as many devices.
         """
         given: dict[str, int | Sequence[jax.Device]] = {"target": target, "draft": draft}
+        if one_program:
+            be_patient()
         known = jax.devices()
         found = {
             role: _listed(role, devices)
@@ -120,6 +125,22 @@ class Placement:
     def two_meshes(self) -> bool:
         """Whether two programs run side by side."""
         return self.disjoint and not self.one_program
+
+    def require_own_devices(self) -> None:
+        """Two programs side by side are driven from one process.
+
+        Raises:
+            HippoError: some devices of two meshes belong to another one.
+        """
+        if not self.two_meshes:
+            return
+        assert self.target is not None and self.draft is not None
+        devices = [*self.target.devices.flat, *self.draft.devices.flat]
+        if {device.process_index for device in devices} != {jax.process_index()}:
+            raise HippoError(
+                "two programs side by side are driven from one process; over several processes use "
+                "Placement(..., one_program=True)"
+            )
 
     def homes(self) -> tuple[Home | None, Home | None]:
         """Home of the target's weights and of the draft's."""

@@ -19,7 +19,8 @@ class RoleError(HippoError):
     """One role's part of a generation failed; where it was an exception, it is ``__cause__``.
 
     Attributes:
-        role: ``"target"`` or ``"draft"``, or what the process was called.
+        role: ``"target"`` or ``"draft"``, ``"target and draft"`` where one program does both and
+            nothing tells whose part it was, or what the process was called.
     """
 
     def __init__(self, role: str, said: str) -> None:
@@ -37,6 +38,22 @@ def reason(error: BaseException) -> str:
     line = lines[0] if lines else ""
     named = line if frames else f"{type(error).__name__}: {line}".removesuffix(": ")
     return named.strip()[:300]
+
+
+def from_callback(error: BaseException) -> bool:
+    """Whether a program's error is an exception of a callback, so of the very device it is on."""
+    return "Traceback (most recent call last)" in str(error)
+
+
+@contextmanager
+def failing(role: str) -> Iterator[None]:
+    """Turn errors into a ``RoleError``; errors of the user's stay as they are."""
+    try:
+        yield
+    except HippoError:
+        raise
+    except Exception as error:
+        raise RoleError(role, f"program failed: {reason(error)}") from error
 
 
 class Trail:

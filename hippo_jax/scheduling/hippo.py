@@ -15,6 +15,7 @@ from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
 from hippo_jax.scheduling.programs import whole
+from hippo_jax.scheduling.role_watch import watched
 from hippo_jax.scheduling.two_meshes import on_two_meshes
 
 
@@ -49,6 +50,7 @@ def hippo_generate(
 
     Raises:
         HippoError: arguments that do not fit.
+        RoleError: draft and target have devices of their own, and the program of one failed.
     """
     target, draft = both(pair)
     arguments = (max_new_tokens, capacity, sampling, key, eos_token_ids)
@@ -58,14 +60,17 @@ def hippo_generate(
         return generate(target, inputs, **dict(zip(names, arguments, strict=True)))
     plan, limit = make_plan(pair, inputs, *arguments, config)
     placement = placement_of(pair)
+    traced = placement.disjoint and inside_trace((pair, inputs, limit, key))
     if placement.two_meshes:
-        if inside_trace((pair, inputs, limit, key)):
+        if traced:
             raise HippoError(
                 "one program cannot span two meshes: call hippo_generate outside of jit, or load "
                 "the pair with Placement(..., one_program=True)"
             )
         return on_two_meshes(target, draft, inputs, limit, key, plan, placement)
-    return _hippo_generate(target, draft, inputs, limit, key, plan)
+    if traced:
+        return _hippo_generate(target, draft, inputs, limit, key, plan)
+    return watched(lambda: _hippo_generate(target, draft, inputs, limit, key, plan), placement)
 
 
 _hippo_generate = partial(jax.jit, static_argnames="plan")(whole)

@@ -24,6 +24,7 @@ from hippo_jax.architectures.sharding import ROLE_AXIS, Home
 from hippo_jax.architectures.tensor_parallel import told_by
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.scheduling.faults import failing
 from hippo_jax.scheduling.one_device import commit_first, rounds_loop
 from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scheduling.roles import (
@@ -40,7 +41,7 @@ from hippo_jax.scheduling.roles import (
     verified_slot,
     verify,
 )
-from hippo_jax.scheduling.state import Proposal, SpeculativeState, first_state, follow
+from hippo_jax.scheduling.state import Proposal, SpeculativeState, first_state, follow, zeros
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -62,11 +63,14 @@ class Roles:
     def side_by_side(self, target: Callable[[], T], draft: Callable[[], D]) -> tuple[T, D]:
         """Each role runs its own function. What the other one found is zeros here, until
         ``from_target`` or ``from_draft`` brings it."""
-        of_target, of_draft = jax.eval_shape(target), jax.eval_shape(draft)
+        with failing("target"):
+            of_target = jax.eval_shape(target)
+        with failing("draft"):
+            of_draft = jax.eval_shape(draft)
         found: tuple[T, D] = jax.lax.cond(
             self.is_draft(),
-            lambda: (_zeros(of_target), draft()),
-            lambda: (target(), _zeros(of_draft)),
+            lambda: (zeros(of_target), draft()),
+            lambda: (target(), zeros(of_draft)),
         )
         return found
 
@@ -86,10 +90,6 @@ class Roles:
         else:
             own = jax.lax.axis_index(axes[0]) == first
         return told_by(values, own, axes)
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def start(

@@ -11,24 +11,23 @@ import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from statistics import median
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hippo_jax.architectures import cache as kv
-from hippo_jax.architectures.tensor_parallel import on_devices
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.config import DEFAULT_GAMMA, HippoConfig
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
+from hippo_jax.scheduling.forwards import compiled_forwards
 from hippo_jax.scheduling.hippo import hippo_generate
 from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
-from hippo_jax.scheduling.programs import start
+from hippo_jax.scheduling.programs import start_alone
+from hippo_jax.scheduling.role_watch import watched
 from hippo_jax.scheduling.time_model import (
     Choice,
     Schedule,
@@ -59,6 +58,9 @@ def plan_schedule(
     Takes seconds, most of them compilation. A choice that is not on ``"auto"`` in ``config`` is
     kept. Where even the best way of drafting is expected to lose against plain decoding, or against
     ``rival``, a warning says so.
+
+    What a round's exchange between draft and target takes is left out (``StepTimes.hop`` is 0),
+    which flatters devices of their own where rounds are short; ``hippo bench --model`` measures it.
 
     Args:
         pair: a ``ModelPair``, wherever it lives.
@@ -136,8 +138,16 @@ def _drafting(
 
 
 def measure_steps(pair: Any, inputs: ModelInputs, config: HippoConfig | None = None) -> StepTimes:
-    """Seconds of one draft token and of target blocks behind these prompts, each model on its own
-    devices with nothing beside it. ``config`` says how much of the prompts the draft sees."""
+    """Seconds of one draft token and of target blocks behind these prompts.
+
+    One model is measured at a time. On two meshes and on one device it has its devices to itself;
+    in one program with two roles the other role's devices compute along with copies, which costs
+    nothing but where they share their memory or cores (CPU devices). What an exchange between the
+    roles takes is not measured: ``hop`` is 0.
+
+    Args:
+        config: how much of the prompts the draft sees.
+    """
     target, draft = both(pair)
     assert draft is not None
     config = replace(config or HippoConfig(), schedule="sequential", gamma=max(WIDTHS) // 2)
@@ -147,13 +157,14 @@ def measure_steps(pair: Any, inputs: ModelInputs, config: HippoConfig | None = N
         own, other = begin(target, draft, inputs, limit, None, plan, placement)
         target_state, draft_state = own.state, other.state
     else:
-        target_state = draft_state = _start(target, draft, inputs, limit, None, plan)
+        target_state = draft_state = watched(
+            lambda: start_alone(target, draft, inputs, limit, None, plan), placement
+        )
     assert target_state.target_cache is not None and draft_state.draft_cache is not None
     widths = [q for q in WIDTHS if q <= target_state.target_cache.capacity]
-    batch = inputs.token_ids.shape[0]
 
     def seconds(model: VideoLM, cache: kv.KVCache, prompt: Any, width: int) -> float:
-        return _seconds(model, cache, prompt.next_position, batch, width)
+        return _seconds(model, cache, prompt.next_position, width)
 
     return StepTimes(
         draft_step=seconds(draft, draft_state.draft_cache, draft_state.draft_prompt, 1),
@@ -164,36 +175,11 @@ def measure_steps(pair: Any, inputs: ModelInputs, config: HippoConfig | None = N
     )
 
 
-_start = partial(jax.jit, static_argnames="plan")(start)
-
-
-def _seconds(model: VideoLM, cache: kv.KVCache, position: Any, batch: int, width: int) -> float:
-    program = _forwards.lower(model, cache, position, batch, width).compile()
+def _seconds(model: VideoLM, cache: kv.KVCache, position: Any, width: int) -> float:
+    run = compiled_forwards(model, cache, position, width, STEPS)
     taken = []
     for _ in range(REPEATS + 1):  # the first warms up
         begun = time.perf_counter()
-        jax.block_until_ready(program(model, cache, position))
+        jax.block_until_ready(run())
         taken.append((time.perf_counter() - begun) / STEPS)
     return median(taken[1:])
-
-
-@partial(jax.jit, static_argnames=("batch", "width"))
-def _forwards(
-    model: VideoLM, cache: kv.KVCache, next_position: jax.Array, batch: int, width: int
-) -> jax.Array:
-    """``STEPS`` forwards, each fed what the one before found likeliest."""
-
-    def local(model: VideoLM, cache: kv.KVCache, next_position: jax.Array) -> jax.Array:
-        slot = jnp.zeros((batch,), jnp.int32)
-        places = next_position[:, None] + jnp.arange(width)
-        positions = jnp.broadcast_to(places, (3, batch, width))
-
-        def step(_: Any, carry: tuple[jax.Array, kv.KVCache]) -> tuple[jax.Array, kv.KVCache]:
-            fed, cache = carry
-            logits, blocks = model.forward_block(fed, positions, cache, slot)
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32), kv.write(cache, blocks, slot)
-
-        fed = jnp.zeros((batch, width), jnp.int32)
-        return jax.lax.fori_loop(0, STEPS, step, (fed, cache))[0]
-
-    return on_devices(local, (model,), cache, next_position)

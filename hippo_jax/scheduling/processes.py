@@ -34,16 +34,14 @@ from typing import IO
 import jax
 
 from hippo_jax.errors import HippoError
+from hippo_jax.placement.patience import be_patient, patient
 from hippo_jax.scheduling.faults import RoleError, reason
 
 ROLE, ADDRESS, COUNT, INDEX = "HIPPO_ROLE", "HIPPO_COORDINATOR", "HIPPO_PROCESSES", "HIPPO_PROCESS"
 LIFELINE = "HIPPO_LIFELINE"  # a pipe that breaks when the parent is gone
 
-# Inside one process a CPU collective aborts the process when a device is late: by default after
-# 20 seconds and 40 more. A long prompt takes longer. (Between processes it raises, after half an
-# hour; --xla_cpu_collective_timeout_seconds.)
-WAIT_FLAG, WAIT_SECONDS = "--xla_cpu_collective_call_terminate_timeout_seconds", 3600
-
+# Between processes a CPU collective raises after half an hour
+# (--xla_cpu_collective_timeout_seconds); inside one process see ``patience``.
 HEARTBEAT = 50  # seconds of silence after which a process of another host is taken for lost
 FAREWELL = 1.0  # seconds from a failure to the end of its process
 TAIL = 1 << 16  # bytes of what a process wrote last
@@ -133,7 +131,7 @@ def run_roles(
         for index, (role, command) in enumerate(commands.items()):
             environment = {
                 **os.environ,
-                "XLA_FLAGS": _patient(os.environ.get("XLA_FLAGS", "")),
+                "XLA_FLAGS": patient(os.environ.get("XLA_FLAGS", "")),
                 ROLE: role,
                 ADDRESS: address,
                 COUNT: str(len(commands)),
@@ -189,11 +187,6 @@ def _free_port() -> int:
         return port
 
 
-def _patient(flags: str) -> str:
-    """XLA's flags with a long wait for late devices."""
-    return flags if WAIT_FLAG in flags else f"{flags} {WAIT_FLAG}={WAIT_SECONDS}".strip()
-
-
 def _signal(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -215,20 +208,23 @@ def joined() -> Iterator[str]:
     For processes that ``run_roles`` started; on several hosts start them with these environment
     variables: ``HIPPO_COORDINATOR`` (``host:port`` of the first process), ``HIPPO_PROCESSES`` (how
     many), ``HIPPO_PROCESS`` (which one, from 0), ``HIPPO_ROLE`` (its name). Enter it before jax
-    computes anything.
+    computes anything. It raises XLA's limit on waiting for late CPU devices as ``run_roles`` does.
 
     An exception inside ends the process at once, with status 1 and the exception's own line as the
     last of its standard error: jax would wait for the others to end too, which wait for this one.
 
     Raises:
-        HippoError: variables are missing.
+        HippoError: variables are missing, or no numbers.
     """
     missing = [name for name in (ROLE, ADDRESS, COUNT, INDEX) if name not in os.environ]
     if missing:
         raise HippoError(f"{', '.join(missing)} not set; start this process with run_roles")
+    role, count, index = os.environ[ROLE], _number(COUNT), _number(INDEX)
+    if not 0 <= index < count:
+        raise HippoError(f"{INDEX} is {index}; of {count} processes ({COUNT}) the first one is 0")
     if LIFELINE in os.environ:
         _follow_parent(int(os.environ[LIFELINE]))
-    role, count, index = os.environ[ROLE], int(os.environ[COUNT]), int(os.environ[INDEX])
+    be_patient()
     try:
         # jax would keep SIGTERM to itself, as a hint to store checkpoints.
         jax.config.update("jax_enable_preemption_service", False)
@@ -245,6 +241,13 @@ def joined() -> Iterator[str]:
         # The others fail as soon as this process is gone. The parent is to see who was first.
         time.sleep(FAREWELL)
         os._exit(1)
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise HippoError(f"{name} must be a whole number, not {os.environ[name]!r}") from None
 
 
 def _follow_parent(lifeline: int) -> None:

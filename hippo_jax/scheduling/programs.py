@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +41,10 @@ def start(
         return one_program.start(roles, target, draft, inputs, limit, key, plan)
 
     return on_devices(local, (target, draft), inputs, limit, key, outputs=state_specs)
+
+
+start_alone = partial(jax.jit, static_argnames="plan")(start)
+"""``start`` as a program of its own."""
 
 
 def advance(

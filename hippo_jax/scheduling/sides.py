@@ -47,6 +47,7 @@ from hippo_jax.scheduling.state import (
     first_state,
     follow,
     state_specs,
+    zeros,
 )
 
 Key = jax.Array | None
@@ -58,7 +59,7 @@ def _unless_done(state: SpeculativeState, function: Callable[[], T]) -> T:
     shapes = jax.eval_shape(function)
     found: T = jax.lax.cond(
         jnp.all(state.progress.done),
-        lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+        lambda: zeros(shapes),
         function,
     )
     return found

@@ -8,7 +8,7 @@ one way and a verdict (a count and a token a row) the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from hippo_jax.decoding.transition import Progress, begin, candidates, transitio
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scoring.rows import row_spans
+
+T = TypeVar("T")
 
 
 @jax.tree_util.register_dataclass
@@ -128,6 +130,12 @@ def first_state(
         kept=_all_tokens(inputs, own) if kept is None else kept,
         visual_tokens=own,
     )
+
+
+def zeros(shapes: T) -> T:
+    """Zeros in place of what ``jax.eval_shape`` gave."""
+    found: T = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return found
 
 
 def last_committed(state: SpeculativeState) -> jax.Array:

@@ -18,7 +18,8 @@ from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.scheduling.plan import both, inside_trace, make_plan, placement_of
-from hippo_jax.scheduling.programs import advance, start
+from hippo_jax.scheduling.programs import advance, start_alone
+from hippo_jax.scheduling.role_watch import watched
 from hippo_jax.scheduling.two_meshes import begin, rounds
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer shows for half a character
@@ -88,11 +89,8 @@ def stream(
     else:
         plan, limit = make_plan(pair, inputs, *arguments, config)
         placement = placement_of(pair)
-        states = (
-            _states_of_two(target, draft, inputs, limit, key, plan, placement)
-            if placement.two_meshes
-            else _speculative_states(target, draft, inputs, limit, key, plan)
-        )
+        find = _states_of_two if placement.two_meshes else _speculative_states
+        states = find(target, draft, inputs, limit, key, plan, placement)
     return _pieces(tokenizer, states)
 
 
@@ -108,9 +106,9 @@ def _pieces(tokenizer: Any, states: Iterator[tuple[np.ndarray, int]]) -> Iterato
 
 
 def _speculative_states(
-    target: Any, draft: Any, inputs: ModelInputs, limit: Any, key: Any, plan: Any
+    target: Any, draft: Any, inputs: ModelInputs, limit: Any, key: Any, plan: Any, placement: Any
 ) -> Iterator[tuple[np.ndarray, int]]:
-    state = _start(target, draft, inputs, limit, key, plan)
+    state = watched(lambda: start_alone(target, draft, inputs, limit, key, plan), placement)
     while True:
         tokens, length, done = jax.device_get(
             (state.progress.tokens[0], state.progress.lengths[0], state.progress.done[0])
@@ -118,7 +116,8 @@ def _speculative_states(
         yield tokens, int(length)
         if done:
             return
-        state = _advance(target, draft, state, limit, key, jnp.int32(1), plan)
+        one = partial(_advance, target, draft, state, limit, key, jnp.int32(1), plan)
+        state = watched(one, placement)
 
 
 def _states_of_two(
@@ -148,7 +147,6 @@ def _plain_states(
         state = _plain_advance(model, state, inputs.next_position, limit, key, settings)
 
 
-_start = partial(jax.jit, static_argnames="plan")(start)
 _advance = partial(jax.jit, static_argnames="plan", donate_argnames="state")(advance)
 _plain_start = partial(jax.jit, static_argnames="settings")(prefill_state)
 

@@ -25,7 +25,6 @@ from jax.sharding import PartitionSpec as P
 
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.decoding.generate import Generation
-from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.placement import Placement
 from hippo_jax.scheduling import sides
@@ -144,8 +143,8 @@ def begin(
         HippoError: devices of another process.
         RoleError: a program failed.
     """
+    placement.require_own_devices()
     assert placement.target is not None and placement.draft is not None
-    _require_own_devices(placement.target, placement.draft)
     on_target, on_draft = _put(placement.target), _put(placement.draft)
     constants = (np.int32(limit) if isinstance(limit, int) else limit, key)
     call = Call(
@@ -166,16 +165,18 @@ def begin(
     with trail.of("draft"):
         draft_inputs = on_draft(inputs)
         visual, own_choice = sides.draft_looks(call.draft, draft_inputs, plan)
-        kept = own_choice if chosen is None else on_draft(chosen)
-        draft_state, proposal = sides.draft_starts(
-            call.draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
-        )
-        trail.note("draft", proposal)
+    # Before the chosen tokens go over: between platforms the host waits for them.
     with trail.of("target"):
         target_state, said = sides.target_starts(
             call.target, target_inputs, begun, chosen, *call.target_constants, plan
         )
         trail.note("target", said)
+    with trail.of("draft"):
+        kept = own_choice if chosen is None else on_draft(chosen)
+        draft_state, proposal = sides.draft_starts(
+            call.draft, draft_inputs, kept, visual, *call.draft_constants, plan, call.vocab_size
+        )
+        trail.note("draft", proposal)
     if prunes(inputs, plan) and chosen is None:
         target_state = replace(target_state, kept=on_target(own_choice))
     return TargetSide(call, target_state, said), DraftSide(call, draft_state, proposal)
@@ -194,15 +195,6 @@ def on_two_meshes(
     sides_ = begin(target, draft, inputs, limit, key, plan, placement)
     state = run(*sides_, threads=needs_threads(placement))
     return Generation(*_finish(state, plan))
-
-
-def _require_own_devices(*meshes: Mesh) -> None:
-    owners = {device.process_index for mesh in meshes for device in mesh.devices.flat}
-    if owners != {jax.process_index()}:
-        raise HippoError(
-            "two programs side by side are driven from one process; over several processes use "
-            "Placement(..., one_program=True)"
-        )
 
 
 _finish = partial(jax.jit, static_argnames="plan")(finish)

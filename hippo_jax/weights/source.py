@@ -81,15 +81,29 @@ def _download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         reason = "neither a directory here nor a repository on the hub (or it is private)"
     except hub.HFValidationError as error:
         reason = f"no valid hub id: {_line(error)}"
-    except hub.LocalEntryNotFoundError:
-        reason = (
-            "not a directory here, not in the hub's cache, and the hub cannot be reached;"
-            " connect, or give the directory of a copy"
-        )
+    except hub.LocalEntryNotFoundError as error:
+        reason = _not_here(error)
     except Exception as error:
         # Also those of the client's HTTP library, which it lets through, whichever that is.
-        raise HippoError(f"{at}: download from the hub failed: {_line(error)}") from error
+        raise HippoError(
+            f"{at}: download from the hub failed: {_line(error)}; try again, files that are whole"
+            " are kept"
+        ) from error
     raise HippoError(f"{at}: {reason}")
+
+
+def _not_here(error: Exception) -> str:
+    """Why neither hub nor cache gave the files, with what to do."""
+    # What the hub answered: it fails, or has had enough of us.
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    hub = "cannot be reached; connect" if status is None else f"answers {status}; try again later"
+    # The name of the error, because huggingface_hub has it from 2.0 on only.
+    if type(error).__name__ == "IncompleteSnapshotError":
+        return f"an earlier download was not finished, and the hub {hub}: it goes on where it was"
+    return (
+        f"not a directory here, not in the hub's cache, and the hub {hub},"
+        " or give the directory of a copy"
+    )
 
 
 def _line(error: BaseException) -> str:

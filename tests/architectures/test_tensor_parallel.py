@@ -12,6 +12,7 @@ from support import pairs
 from support.oracles import close
 
 import hippo_jax as hj
+from hippo_jax.architectures import attention
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.sharding import Home, split_axes
@@ -179,3 +180,27 @@ def test_models_of_different_meshes_are_refused(inputs: hj.ModelInputs) -> None:
     with pytest.raises(hj.HippoError, match="different devices"):
         hj.hippo_generate(hj.ModelPair(one, other), inputs, max_new_tokens=4)
     assert jnp.isfinite(one(inputs, last=True)).all()
+
+
+def test_blocks_of_scores_are_those_of_the_models_devices(
+    inputs: hj.ModelInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft on the host's CPU beside a target on a GPU, which is then jax's default."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    bounds = []
+    known = attention.score_bytes
+
+    def noted() -> int:
+        bounds.append(known())
+        return bounds[-1]
+
+    monkeypatch.setattr(attention, "score_bytes", noted)
+    config = sizes(4, 2, vocab=37)  # no other test's, so that it is traced here
+    for devices in (1, 2):
+        model = place_model(built(config), home(devices))
+        bounds.clear()
+        jax.eval_shape(lambda model=model: model(inputs, last=True))
+        assert set(bounds) == {attention.CPU_SCORE_BYTES}
+    bounds.clear()
+    jax.eval_shape(lambda: built(config)(inputs, last=True))
+    assert set(bounds) == {attention.SCORE_BYTES}

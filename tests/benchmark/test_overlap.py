@@ -315,6 +315,31 @@ def test_the_command_writes_a_picture(monkeypatch, tmp_path, capsys) -> None:
     assert (folder / "overlap.png").stat().st_size > 1000
 
 
+def test_a_trace_that_cannot_be_kept_is_refused_before_measuring(
+    monkeypatch, tmp_path, capsys
+) -> None:
+    monkeypatch.setattr(overlap, "measure_overlap", lambda **_: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        assert program.main(["bench", "--overlap", "--trace", str(tmp_path / place)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"hippo: error: --trace {tmp_path / place} cannot be a folder: ")
+        assert said.count("\n") == 1
+
+
+def test_without_rounds_the_table_stands(monkeypatch, tmp_path, capsys) -> None:
+    outcome = made_up()
+    for kind in outcome["kinds"].values():
+        own = {**kind["A"], "intervals": False, "timeline": []}
+        kind.update(A=own, B=own)
+    monkeypatch.setattr(overlap, "measure_overlap", lambda **_: outcome)
+    assert program.main(["bench", "--overlap", "--trace", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == overlap.as_table(outcome) + "\n"
+    assert said.err.startswith("no picture: ") and said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,6 +8,7 @@ import pytest
 
 import hippo_jax as hj
 from hippo_jax import resources
+from hippo_jax.placement import pair as pair_module
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,15 @@ def test_a_loaded_model_must_be_where_the_placement_says(pair) -> None:
     mesh = jax.make_mesh((2,), ("tp",), devices=jax.devices()[2:4])
     with pytest.raises(hj.HippoError, match="mesh"):
         hj.load_pair(target=pair.target, draft=pair.draft, placement=hj.Placement(draft=mesh))
+
+
+def test_two_meshes_over_several_processes_are_refused_before_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told at the first round they would cost the load of both models."""
+    placement = hj.Placement.on(1, 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)  # another one's devices
+    monkeypatch.setattr(pair_module, "load_at", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(hj.HippoError, match="driven from one process") as caught:
+        hj.load_pair("demo", placement=placement)
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,7 @@
 """Placements: what is refused, which device holds which part of a weight, equality."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import hippo_jax as hj
+from hippo_jax.placement.patience import WAIT_FLAG
 from hippo_jax.placement.placement import role_homes
 from hippo_jax.weights.host import place
 
@@ -175,3 +178,15 @@ def test_counts_take_what_lists_leave() -> None:
         with pytest.raises(hj.HippoError) as caught:
             hj.Placement.on(bad, 1)
         assert "\n" not in str(caught.value)
+
+
+def test_one_program_lets_devices_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA reads the flags when its devices are first looked for."""
+    monkeypatch.setenv("XLA_FLAGS", "--some")
+    hj.Placement.on(1, 1)
+    assert os.environ["XLA_FLAGS"] == "--some"
+    hj.Placement.on(1, 1, one_program=True)
+    assert os.environ["XLA_FLAGS"] == f"--some {WAIT_FLAG}=3600"
+    monkeypatch.setenv("XLA_FLAGS", f"{WAIT_FLAG}=5")
+    hj.Placement.on(1, 1, one_program=True)
+    assert os.environ["XLA_FLAGS"] == f"{WAIT_FLAG}=5"

@@ -1,11 +1,20 @@
 """Draft and target on devices of their own: the same tokens and counters as on one device."""
 
+from typing import Any
+
 import pytest
 from support.pairs import Shape
 from support.placements import PLACES, assert_same, placed
 from support.speculative_cases import MIXED, Case
 
 from hippo_jax.decoding.sampling import Greedy, Sampling
+from hippo_jax.scoring.config import ScoringConfig
+
+
+def chosen_by(selector: str, **keywords: Any) -> tuple[tuple[str, Any], ...]:
+    """What a ``HippoConfig`` says of it."""
+    return (("scoring", ScoringConfig(selector=selector)), *keywords.items())
+
 
 MAXIMAL = Sampling(0.9, top_k=12, coupling="maximal")
 SHAPES = [
@@ -14,6 +23,11 @@ SHAPES = [
     Shape("parallel", 4, 2, 0.5, (5,), MAXIMAL),
     Shape("parallel", 1, 2, 1.0, (), Greedy(1.3)),
     Shape("sequential", 3, 2, 0.25, (5,), MAXIMAL),
+    # Who chooses the tokens and when, and where the draft's prompt stands.
+    Shape("parallel", 3, 2, 0.5, keywords=chosen_by("draft")),
+    Shape("sequential", 3, 2, 0.5, keywords=chosen_by("uniform", draft_positions="packed")),
+    Shape("parallel", 2, 2, 0.25, keywords=chosen_by("holistic", score_layers=1)),
+    Shape("sequential", 4, 2, 0.5, keywords=chosen_by("draft", draft_positions="packed")),
 ]
 
 
@@ -34,7 +48,7 @@ def cases() -> list:
         pytest.param(
             place,
             shape,
-            id=f"{place}-{shape.schedule}-{shape.gamma}",
+            id=f"{place}-{index}-{shape.schedule}-{shape.gamma}",
             marks=() if (place, index) in ORDINARY else pytest.mark.slow,
         )
         for place in PLACES

@@ -45,6 +45,50 @@ def test_one_thread_or_two(shape: Shape, threads: bool) -> None:
         assert_same(Generation(*finish(state, plan)), expected)
 
 
+def test_the_target_does_not_wait_for_the_draft_to_hear_what_it_chose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between platforms the host waits for what goes over; the other layers must be on by then."""
+    case = Case(PARALLEL, 0)
+    case.pair = placed(case.pair, PLACE())
+    events: list[str] = []
+
+    def noting(name: str):
+        program = getattr(sides, name)
+
+        def noted(*arguments):
+            events.append(name)
+            return program(*arguments)
+
+        return noted
+
+    for name in ("target_reads", "draft_looks", "target_starts", "draft_starts"):
+        monkeypatch.setattr(sides, name, noting(name))
+    put = two_meshes._put
+    draft_mesh = case.pair.placement.draft
+
+    def waiting(mesh):
+        def on_mesh(tree):
+            if mesh == draft_mesh and events:
+                leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+                events.extend(["chosen go over"] * bool(leaves))
+                jax.block_until_ready(leaves)
+            return put(mesh)(tree)
+
+        return on_mesh
+
+    monkeypatch.setattr(two_meshes, "_put", waiting)
+    case.inputs = jax.device_get(case.inputs)  # the prompt is the host's: nothing to wait for
+    begun(case)
+    assert events == [
+        "target_reads",
+        "draft_looks",
+        "target_starts",
+        "chosen go over",
+        "draft_starts",
+    ]
+
+
 def test_the_draft_keeps_its_own_copy_of_the_state() -> None:
     """Ids one way, a count and a token the other: nothing else tells it what was committed."""
     case = Case(PARALLEL, 2)

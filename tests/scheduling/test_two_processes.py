@@ -17,9 +17,10 @@ from support.deadline import at_most, interruptible
 from support.two_processes import LATE
 
 import hippo_jax as hj
+from hippo_jax.placement.patience import WAIT_FLAG
 from hippo_jax.scheduling import processes
 from hippo_jax.scheduling.faults import RoleError
-from hippo_jax.scheduling.processes import WAIT_FLAG, joined, run_roles
+from hippo_jax.scheduling.processes import joined, run_roles
 
 TESTS = Path(__file__).parents[1]
 LIMIT = 300  # seconds until a test gives up: its processes compile, perhaps beside other tests
@@ -255,3 +256,42 @@ def test_joined_needs_run_roles(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(hj.HippoError, match="HIPPO_PROCESS not set; start this") as e, joined():
         pass
     assert "HIPPO_ROLE" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HIPPO_PROCESSES", "two", "HIPPO_PROCESSES must be a whole number, not 'two'"),
+        ("HIPPO_PROCESS", "", "HIPPO_PROCESS must be a whole number, not ''"),
+        ("HIPPO_PROCESS", "2", "HIPPO_PROCESS is 2; of 2 processes"),
+    ],
+)
+def test_joined_says_what_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    own = {"ROLE": "target", "COORDINATOR": "127.0.0.1:1", "PROCESSES": "2", "PROCESS": "0"}
+    for name, text in own.items():
+        monkeypatch.setenv(f"HIPPO_{name}", text)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(hj.HippoError) as caught, joined():
+        pass
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_joined_by_hand_waits_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"ROLE": "target", "COORDINATOR": "127.0.0.1:1", "PROCESSES": "1", "PROCESS": "0"}
+    for name, text in own.items():
+        monkeypatch.setenv(f"HIPPO_{name}", text)
+    flags = os.environ["XLA_FLAGS"]
+    seen = []
+    monkeypatch.setattr(
+        processes.jax.distributed,
+        "initialize",
+        lambda *_, **__: seen.append(os.environ["XLA_FLAGS"]),
+    )
+    with joined():
+        pass
+    monkeypatch.setenv("XLA_FLAGS", f"{WAIT_FLAG}=7")
+    with joined():
+        pass
+    assert seen == [f"{flags} {WAIT_FLAG}=3600", f"{WAIT_FLAG}=7"]
