@@ -7,12 +7,11 @@ was killed therefore goes on with the first part that is not there.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from hippo_jax.architectures.video_lm import abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
 from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
-from hippo_jax.weights.durable import side_copy, sync_directory, write_json
+from hippo_jax.weights.durable import only_here, side_copy, sync_directory, write_json
 from hippo_jax.weights.fingerprint import fingerprint
 from hippo_jax.weights.host import DTYPES, converted, parse_dtype
 from hippo_jax.weights.manifest import FileSum, Manifest, Piece, StoredWeight
@@ -36,6 +35,10 @@ LARGEST_PART = 1_000_000_000
 # Of a model in 32 parts a kill loses at most a thirty-second; even smaller parts only cost time.
 _PARTS = 32
 _SMALLEST_PART = 1 << 16
+# A weight is read piece by piece and a piece chunk by chunk, so that what is read and decoded at a
+# time, in threads that keep some of the memory they freed, is small beside a model.
+_LARGEST_PIECE = 1 << 25
+_CHUNK = 1 << 22
 
 
 def convert(
@@ -77,7 +80,7 @@ def convert(
     place = Path(destination).expanduser().absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with _only_here(place):
+        with only_here(place):
             _convert(checkpoint, place, target, progress or (lambda done, total: None), _part_bytes)
     except OSError as error:
         raise HippoError(
@@ -103,6 +106,7 @@ def _convert(
         "version": files.VERSION,
         "fingerprint": fingerprint(checkpoint),
         "dtype": dtype.name,
+        "piece_bytes": _LARGEST_PIECE,  # with the size of a part it says what lies in which
     }
     if _already_finished(place, begun):
         progress(total, total)
@@ -137,16 +141,17 @@ def plan(
 ) -> dict[str, StoredWeight]:
     """Deal the weights out to parts of at most ``part_bytes``, in order.
 
-    A weight larger than a part is cut along its first axis; only a single row that is itself
-    larger makes a larger part.
+    A weight larger than a part or than 32 MB is cut along its first axis; only a single row that
+    is itself larger makes a larger piece.
     """
+    piece_bytes = min(part_bytes, _LARGEST_PIECE)
     tensors: dict[str, StoredWeight] = {}
     part, filled = 0, 0
     for path, item in weights.items():
         shape = tuple(item.shape)
         rows = shape[0] if shape else 1
         row_bytes = max(1, math.prod(shape[1:]) * itemsize)
-        step = rows if rows * row_bytes <= part_bytes else max(1, part_bytes // row_bytes)
+        step = rows if rows * row_bytes <= piece_bytes else max(1, piece_bytes // row_bytes)
         pieces = []
         for start in range(0, rows, step):
             stop = min(rows, start + step)
@@ -238,6 +243,15 @@ def _committed(place: Path, part: int) -> dict[str, FileSum] | None:
     return None
 
 
+def _system_error(error: Exception, place: Path) -> OSError:
+    """What Orbax and tensorstore report of a full disk and the like, in a text of their own."""
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        if os.strerror(code) in str(error):
+            return OSError(code, os.strerror(code), str(place))
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return OSError(errno.EIO, reason)
+
+
 def _write_part(
     checkpoint: Checkpoint,
     place: Path,
@@ -261,11 +275,12 @@ def _write_part(
     temporary = place / (name + ".tmp")
     temporary.mkdir()
     try:
-        ocp.save(temporary / files.WEIGHTS, values)
+        options = ocp.Context()
+        options.array.saving.storage_options.chunk_byte_size = _CHUNK
+        with options:
+            ocp.save(temporary / files.WEIGHTS, values)
     except (ValueError, RuntimeError) as error:
-        # Orbax and tensorstore report a full disk and the like by these.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise OSError(errno.EIO, reason) from None
+        raise _system_error(error, temporary) from None
     sums = {
         f"{name}/{path.relative_to(temporary).as_posix()}": files.checksum(path, sync=True)
         for path in sorted(temporary.rglob("*"))
@@ -276,24 +291,3 @@ def _write_part(
     os.replace(temporary, place / name)
     sync_directory(place)
     return sums
-
-
-@contextlib.contextmanager
-def _only_here(place: Path) -> Iterator[None]:
-    """Hold the destination against other processes; the system lets go of it after a kill."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HippoError(f"{place}: another process is converting to it") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)

@@ -17,14 +17,14 @@ from hippo_jax.architectures.video_lm import VideoLM, abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
 from hippo_jax.weights.checkpoint import read_config, with_tied
-from hippo_jax.weights.host import DTYPES, aligned_empty, place
+from hippo_jax.weights.host import DTYPES, aligned_empty, place, release_freed
 from hippo_jax.weights.manifest import Manifest, Piece
 from hippo_jax.weights.safetensors_reader import shorten
 
 Array = np.ndarray[Any, Any]
 
 # Bytes of weights that are read in one request: few requests, little memory.
-_GROUP = 1 << 26
+_GROUP = 1 << 25
 
 
 def is_converted(directory: Path) -> bool:
@@ -110,6 +110,7 @@ def _weights(
         for group in _groups([math.prod(shape) * dtype.itemsize for shape in shapes]):
             asked = {keys[i]: shapes[i] for i in group}
             values = _read(directory / name / files.WEIGHTS, asked, keys, dtype)
+            release_freed()
             for i in group:
                 (path, piece), value = pieces[i], values.pop(keys[i])
                 if len(found.tensors[path].pieces) == 1:
@@ -118,6 +119,7 @@ def _weights(
                 if path not in halves:
                     halves[path] = aligned_empty(wanted[path].shape, dtype)
                 halves[path][piece.start : piece.stop] = value
+                del value  # it would stand beside the whole weight and its copy on the device
                 if piece.stop == wanted[path].shape[0]:
                     yield path, halves.pop(path)
 

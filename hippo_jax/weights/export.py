@@ -21,6 +21,8 @@ from hippo_jax.weights.safetensors_reader import FLOATS, SINGLE_NAME, read_json
 from hippo_jax.weights.source import side_files
 
 _FORMAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
+# The one family whose hub names are known here.
+_FAMILY = "qwen2_5_vl"
 # Transformers reads the family's module names too, but every other reader of hub files knows these.
 _HUB = (
     (re.compile(r"^model\.visual\."), "visual."),
@@ -53,9 +55,13 @@ def save_hf(
         config: contents of ``config.json``. Default: that of ``model.source``.
 
     Raises:
-        HippoError: neither ``config`` nor a source that has one, weights that are not finite in
-            ``dtype``, or the directory cannot be written.
+        HippoError: a model of another family than Qwen2.5-VL, neither ``config`` nor a source that
+            has one, weights that are not finite in ``dtype``, or the directory cannot be written.
     """
+    if model.config.family != _FAMILY:
+        raise HippoError(
+            f"only models of the family {_FAMILY} can be saved, this one is {model.config.family}"
+        )
     target = parse_dtype(dtype)
     place = Path(directory).expanduser()
     source = None if model.source is None else Path(model.source)

@@ -6,8 +6,10 @@ are handed to jax without another copy, which needs addresses that are multiples
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +74,25 @@ def aligned_empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # not Linux, or another C library
+        return None
+
+
+def release_freed() -> None:
+    """Let the system have the memory that was freed.
+
+    glibc keeps freed blocks of up to 32 MB for each thread that asked for them, and the libraries
+    that read arrays ask from many threads: a large part of a model, without this.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
 
 
 def _tiles(source: Array) -> Iterator[Index]:

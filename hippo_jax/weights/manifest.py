@@ -8,7 +8,8 @@
         files.json         checksums of the part, written with it
         weights/           an Orbax checkpoint: a flat tree of named pieces
 
-A weight lies in one piece, or in several along its first axis when it is larger than a part.
+A weight lies in one piece, or in several along its first axis when it is larger than a part or
+than 32 MB, so that no more than that of it is read at a time.
 """
 
 from __future__ import annotations

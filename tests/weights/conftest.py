@@ -124,3 +124,15 @@ def checkpoint(tmp_path: Path) -> Callable[..., SimpleNamespace]:
         return make_checkpoint(tmp_path / name, **how)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict:
+    """``config``, for fixtures that outlive a test; not to be changed."""
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Callable[..., SimpleNamespace]:
+    """``make_checkpoint``, which takes the directory."""
+    return make_checkpoint

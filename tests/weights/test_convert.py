@@ -4,15 +4,12 @@ import argparse
 import json
 import random
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from support.kills import convert_and_kill
 
 from hippo_jax.architectures.parameters import values
 from hippo_jax.cli import convert as command
@@ -76,6 +73,25 @@ def test_weights_larger_than_a_part_are_cut(checkpoint, config, tmp_path):
     model = load_model(place, mesh=mesh)
     assert_same(model, load_model(written.directory))
     assert values(model)["decoder.embedding"].sharding.spec == jax.P("tp", None)
+
+
+def test_pieces_of_a_weight_that_lie_in_one_part(checkpoint, tmp_path, monkeypatch):
+    written = checkpoint()
+    monkeypatch.setattr(convert_module, "_LARGEST_PIECE", 600)
+    monkeypatch.setattr(convert_module, "_CHUNK", 200)
+    place = convert(written.directory, tmp_path / "out", _part_bytes=SMALL)
+    pieces = json.loads((place / "manifest.json").read_text())["tensors"]["decoder.embedding"]
+    # Nine rows of 64 bytes at a time.
+    assert pieces["pieces"] == [[0, start, min(start + 9, 40)] for start in range(0, 40, 9)]
+    monkeypatch.setattr("hippo_jax.weights.converted._GROUP", 1000)
+    assert_same(load_model(place), load_model(written.directory))
+    # What an earlier release began with other pieces is not gone on with.
+    begun = tmp_path / "begun"
+    with pytest.raises(Stop):
+        convert(written.directory, begun, progress=stop_after(2), _part_bytes=SMALL)
+    monkeypatch.undo()
+    with pytest.raises(HippoError, match="unfinished conversion"):
+        convert(written.directory, begun)
 
 
 def test_parts_stay_below_their_size(checkpoint):
@@ -267,32 +283,14 @@ def test_damage_is_one_clear_line(checkpoint, tmp_path, damage, words):
     assert "\n" not in str(caught.value)
 
 
-CHILD = """
-import sys
-from hippo_jax.weights.convert import convert
-print("ready", flush=True)
-convert(sys.argv[1], sys.argv[2], progress=lambda d, t: print(d, t, flush=True),
-        _part_bytes=int(sys.argv[3]))
-"""
-
-
-def run_child(source: Path, place: Path, part_bytes: int, kill_after: float) -> int:
-    """Convert in a child and SIGKILL it so many seconds after the start. Its exit status."""
-    line = [sys.executable, "-c", CHILD, str(source), str(place), str(part_bytes)]
-    child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    child.stdout.readline()  # jax is imported, the work begins
-    time.sleep(kill_after)
-    child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=120)
-    return child.returncode
-
-
-def kill_and_go_on(written, place, kills, longest, part_bytes):
+def kill_and_go_on(written, place, kills, longest, part_bytes, dtype="float32"):
     chance = random.Random(0)
     killed = 0
     for _ in range(kills):
-        status = run_child(written.directory, place, part_bytes, chance.uniform(0, longest))
+        after = chance.uniform(0, longest)
+        status = convert_and_kill(
+            written.directory, place, after, part_bytes=part_bytes, dtype=dtype
+        )
         if status == 0:  # it was quicker than the kill
             break
         assert status == -signal.SIGKILL
@@ -300,8 +298,8 @@ def kill_and_go_on(written, place, kills, longest, part_bytes):
         if place.exists() and not (place / "manifest.json").exists():
             with pytest.raises(HippoError):
                 load_model(place)
-    convert(written.directory, place)
-    assert_same(load_model(place), load_model(written.directory))
+    convert(written.directory, place, dtype=dtype)
+    assert_same(load_model(place, dtype=dtype), load_model(written.directory, dtype=dtype))
     return killed
 
 
@@ -310,12 +308,13 @@ def test_killed_at_a_random_moment(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(checkpoint, tmp_path):
-    written = checkpoint()
+@pytest.mark.parametrize(("shards", "dtype"), [(1, "float32"), (3, "bfloat16")])
+def test_killed_ten_times(checkpoint, tmp_path, shards, dtype):
+    written = checkpoint(shards=shards)
     killed = 0
     for number in range(5):
-        killed += kill_and_go_on(written, tmp_path / f"out{number}", 4, 1.2, 300)
-    assert killed >= 15
+        killed += kill_and_go_on(written, tmp_path / f"out{number}", 2, 1.2, 300, dtype)
+    assert killed >= 7
 
 
 def test_command_line(checkpoint, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Models by hub id, from a hub on the loopback address: what is asked for, and what can fail."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from support.hub import COMMIT, Hub
 import hippo_jax as hj
 from hippo_jax.architectures.parameters import values
 from hippo_jax.cli import main as program
+from hippo_jax.resources import checkpoint_directory
 from hippo_jax.weights.source import locate
 
 ID = "someone/tiny"
@@ -62,7 +64,8 @@ def test_only_what_makes_the_model_is_downloaded_and_only_once(hub, capsys) -> N
     local = hj.load_model(hub.repositories[ID])
     assert_same(hj.load_model(ID), local)
     assert sorted(hub.files()) == sorted({*SMALL_AND_INDEX, FIRST, SECOND})
-    assert "Fetching 6 files: 100%" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and "Fetching 6 files: 100%" in err
     hub.got.clear()
     assert_same(hj.load_model(ID, revision=COMMIT), local)
     disconnect(hub)
@@ -75,6 +78,17 @@ def test_the_program_shows_progress_beside_its_output(hub, tmp_path, capsys) -> 
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'out'} is complete\n"
     assert "Fetching 6 files: 100%" in err and "converting: 100 %" in err
+
+
+@pytest.mark.slow
+def test_an_answer_as_json_stays_one_object(hub, capsys) -> None:
+    for role in "target", "draft":
+        hub.repositories[f"hippo/{role}"] = checkpoint_directory("demo", role)
+    words = ["--target", "hippo/target", "--draft", "hippo/draft", "--max-new-tokens", "4"]
+    assert program.main(["generate", "--json", *words]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["tokens"]) == 4
+    assert "Fetching" in err
 
 
 def gate_listing(hub, patch):
