@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hippo_jax.inputs.video import Video
     from hippo_jax.placement.pair import ModelPair, load_pair
     from hippo_jax.placement.placement import Placement
+    from hippo_jax.placement.plan_memory import plan_memory
     from hippo_jax.resources import clip
     from hippo_jax.scheduling.hippo import hippo_generate
     from hippo_jax.scheduling.planner import plan_schedule
@@ -46,6 +47,7 @@ _HOME = {
     "ModelInputs": "hippo_jax.inputs.model_inputs",
     "ModelPair": "hippo_jax.placement.pair",
     "Placement": "hippo_jax.placement.placement",
+    "plan_memory": "hippo_jax.placement.plan_memory",
     "plan_schedule": "hippo_jax.scheduling.planner",
     "prepare_inputs": "hippo_jax.inputs.prepare",
     "Sampling": "hippo_jax.decoding.sampling",
@@ -78,6 +80,7 @@ __all__ = [
     "hippo_generate",
     "load_model",
     "load_pair",
+    "plan_memory",
     "plan_schedule",
     "prepare_inputs",
     "scoring",

@@ -11,6 +11,7 @@ from flax import nnx
 
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.names import HFTensor
+from hippo_jax.architectures.tower_load import TowerLoad, patches_in_frames
 from hippo_jax.inputs.from_hf import Arrays
 from hippo_jax.inputs.model_inputs import Media, VisionInputs
 from hippo_jax.inputs.protocol import MediaTokens, Processor
@@ -49,6 +50,8 @@ class Family:
             from the arrays of a Hugging Face processor under its own keys.
         shared: ``VideoLMConfig -> {name: value}``, what must be equal in target and draft, besides
             family and placeholder ids.
+        tower_load: ``(vision config, grids of all media, N) -> TowerLoad``, for plans of memory.
+            The default fits towers that read all patches as one list.
     """
 
     name: str
@@ -66,3 +69,4 @@ class Family:
         [VideoLMConfig, Sequence[np.ndarray], Arrays], Sequence[Sequence[Media]]
     ]
     shared: Callable[[VideoLMConfig], Mapping[str, Any]]
+    tower_load: Callable[[Any, Sequence[Grid], int], TowerLoad] = patches_in_frames

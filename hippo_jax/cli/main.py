@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "describe a video, or answer a question about it",
     "bench": "measure speed, beside transformers if asked",
     "convert": "convert a Hugging Face checkpoint to one that loads quickly",
+    "plan": "memory of a pair on given devices, from sizes alone",
     "train": "train the embedded pair from nothing",
     "doctor": "show what is installed: versions, devices, caches, the embedded pair",
 }

@@ -84,7 +84,7 @@ def load_pair(
     _check_source("target", target, target_home)
     _check_source("draft", draft, draft_home)
     # The configs say what fits, so that nobody waits for a load that must fail.
-    (target_known, target_files), (draft_known, draft_files) = _known(target), _known(draft)
+    (target_known, target_files), (draft_known, draft_files) = known(target), known(draft)
     configs = _config(target_known), _config(draft_known)
     family = family_of(configs[0].family)
     check_configs(*configs, family.shared)
@@ -113,7 +113,7 @@ def _check_source(role: str, source: Any, home: Home | None) -> None:
         )
 
 
-def _known(source: Any) -> tuple[VideoLM | VideoLMConfig, str | None]:
+def known(source: Any) -> tuple[VideoLM | VideoLMConfig, str | None]:
     """A loaded model, or the config of weights none of which is loaded; and where its files are."""
     if isinstance(source, VideoLM):
         return source, source.source

@@ -107,7 +107,7 @@ def check_tower() -> None:
     pixels = jnp.asarray(np.pad(rows, ((0, 20), (0, 0))))
     for tower, together in (("300m", 8), ("6b", 2)):
         expected, own = reference(tower).tokens, tiny.model(tower).vision
-        with mock.patch.object(vision, "FRAMES_AT_ONCE", together):
+        with mock.patch.object(layout, "FRAMES_AT_ONCE", together):
             got = jax.jit(lambda x, own=own: own(x, ()))(pixels)
         assert got.shape == (len(pixels) // 4, 64)
         close(got[: len(expected)], expected, 1e-4, f"{tower}, {together} at once")

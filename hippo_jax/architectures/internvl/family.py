@@ -18,4 +18,5 @@ FAMILY = Family(
     rope_positions=one_axis_positions,
     media_from_hf=layout.media_from_hf,
     shared=layout.shared,
+    tower_load=layout.tower_load,
 )

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.family import Grid
 from hippo_jax.architectures.internvl.config import VisionConfig
+from hippo_jax.architectures.tower_load import TowerLoad
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.from_hf import Arrays, pixel_array
 from hippo_jax.inputs.model_inputs import Media, VisionInputs
@@ -33,6 +35,33 @@ def vision_inputs(
     """Patches in raster order, for ``tokens`` lines of the table. There are no index arrays: the
     tower finds its frames by counting."""
     return VisionInputs(stack_pixels(media, tokens * vision.merge_size**2, vision.patch_dim), ())
+
+
+# Frames do not see each other, so that more of them need more time, not more memory: this many
+# are alive at once (8 frames of 1025 rows through an MLP of 4096 units are 134 MB in float32).
+FRAMES_AT_ONCE = 8
+
+
+def frame_chunks(vision: VisionConfig, patches: int) -> tuple[int, int]:
+    """How many chunks the frames of so many patches go through the tower in, and frames of each."""
+    frames = -(-patches // vision.patches_per_frame)
+    chunks = -(-frames // FRAMES_AT_ONCE)
+    return chunks, -(-frames // chunks)
+
+
+def tower_load(vision: VisionConfig, grids: Sequence[Grid], tokens: int) -> TowerLoad:
+    """A chunk of frames at a time, each with a class token."""
+    patches, each = tokens * vision.merge_size**2, vision.patches_per_frame
+    chunks, size = frame_chunks(vision, patches)
+    whole = chunks * size * each
+    return TowerLoad(
+        pixels=patches,
+        rows=size * (each + 1),
+        groups=((size, each + 1),),
+        behind=size
+        * (2 * each * vision.hidden_size + 2 * vision.tokens_per_frame * vision.out_hidden_size),
+        copied=whole * vision.patch_dim if whole != patches or chunks > 1 else 0,
+    )
 
 
 def shared(config: VideoLMConfig) -> Mapping[str, object]:

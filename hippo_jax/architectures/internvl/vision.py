@@ -12,6 +12,7 @@ from flax import nnx
 
 from hippo_jax.architectures.attention import segment_attention
 from hippo_jax.architectures.internvl.config import VisionConfig
+from hippo_jax.architectures.internvl.layout import frame_chunks
 from hippo_jax.architectures.linear import Linear
 from hippo_jax.architectures.norm import LayerNorm, RMSNorm
 from hippo_jax.architectures.parameters import weight
@@ -19,9 +20,6 @@ from hippo_jax.architectures.vit import MLP
 
 # Fixed by the reference, no config fields: norms of queries and keys; norm of the projector.
 QK_EPS, PROJECTOR_EPS = 1e-6, 1e-5
-# Frames do not see each other, so that more of them need more time, not more memory: this many
-# are alive at once (8 frames of 1025 rows through an MLP of 4096 units are 134 MB in float32).
-FRAMES_AT_ONCE = 8
 
 
 def _norm(vision: VisionConfig, *, rngs: nnx.Rngs) -> LayerNorm | RMSNorm:
@@ -151,9 +149,7 @@ class VisionTower(nnx.Module):
     def __call__(self, pixels: jax.Array, layout: Any = None) -> jax.Array:
         """``layout`` is empty in this family: all frames are alike."""
         patches, each = pixels.shape[0], self.config.patches_per_frame
-        frames = -(-patches // each)
-        chunks = -(-frames // FRAMES_AT_ONCE)
-        size = -(-frames // chunks)
+        chunks, size = frame_chunks(self.config, patches)
         whole = jnp.pad(pixels, ((0, chunks * size * each - patches), (0, 0)))
         split = whole.reshape(chunks, size, each, -1)
         tokens = self.encode(split[0]) if chunks == 1 else jax.lax.map(self.encode, split)

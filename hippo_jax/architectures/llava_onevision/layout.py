@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.family import Grid
 from hippo_jax.architectures.llava_onevision.config import VisionConfig
 from hippo_jax.architectures.llava_onevision.processor import refuse_images
+from hippo_jax.architectures.tower_load import TowerLoad
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.from_hf import Arrays, deal_media, pixel_array
 from hippo_jax.inputs.model_inputs import Media, VisionInputs
@@ -44,6 +46,19 @@ def vision_inputs(
     frames = -(-tokens // vision.pooled_side**2)
     pixels = stack_pixels(media, frames * vision.side**2, vision.patch_dim)
     return VisionInputs(pixels, VisionLayout(np.arange(tokens, dtype=np.int32)))
+
+
+def tower_load(vision: VisionConfig, grids: Sequence[Grid], tokens: int) -> TowerLoad:
+    """Whole frames, projected before they are pooled."""
+    frames = -(-tokens // vision.pooled_side**2)
+    rows = frames * vision.side**2
+    return TowerLoad(
+        pixels=rows,
+        rows=rows,
+        groups=((frames, vision.side**2),),
+        behind=3 * rows * vision.out_hidden_size,
+        index_bytes=4 * tokens,
+    )
 
 
 def media_from_hf(
