@@ -158,8 +158,8 @@ def test_a_full_disk_while_converting(checkpoint, tmp_path) -> None:
     free = convert(directory, tmp_path / "free", _part_bytes=30_000)
     sizes = {path: path.stat().st_size for path in free.rglob("*") if path.is_file()}
     data = max(size for path, size in sizes.items() if path.parent.name == "d")
-    # Fails in the first state file, before a part, in a part.
-    limits = [50, 600, data - 1]
+    # Fails in the first state file, before a part, in a part: what its files hold varies a little.
+    limits = [50, 600, data // 3]
     for said, loaded in limited("convert", directory, tmp_path / "out", limits):
         assert "File too large" in said
         assert "run the same command again, it goes on where it was" in said
