@@ -24,6 +24,7 @@ class TowerLoad:
         behind: numbers alive at once behind the last layer (merging, projection, pooling).
         index_bytes: bytes of index arrays.
         copied: numbers of the pixels that are copied to be padded to whole frames.
+        chunked: frames go through in chunks, in a loop over the whole tower.
     """
 
     pixels: int
@@ -32,6 +33,7 @@ class TowerLoad:
     behind: int
     index_bytes: int = 0
     copied: int = 0
+    chunked: bool = False
 
 
 def patches_in_frames(vision: Any, grids: Sequence[tuple[int, int, int]], tokens: int) -> TowerLoad:

@@ -239,7 +239,10 @@ def _together(
         own, other = held.tower_stages(target), held.tower_stages(draft)
         towers = held.both_towers(own, other, split=layout.devices > 1)
         towers += held.loop_zeros(target) + held.loop_zeros(draft)
-        first = max(towers, first + max(held.visual_bytes(draft), 2 * other.residual))
+        first = max(
+            towers,
+            first + max(held.visual_bytes(draft), 0 if other.chunked else 2 * other.residual),
+        )
         second += held.visual_bytes(target)
     elif prunes:
         # The keys and values of the whole prompt are handed over before the cache is made of them.

@@ -38,8 +38,9 @@ def planned(
     )
 
 
-# Where the compiler computes the scores of both split towers at once, which it mostly does not.
-AT_ONCE = ("qwen3_vl", 4, 2)
+# Short videos whose frames need no loop: here the compiler computes the scores of both split towers
+# at once, which it mostly does not.
+AT_ONCE = {("qwen3_vl", 4, 2), ("internvl", 4, 2)}
 
 
 def compare(
@@ -107,7 +108,7 @@ def test_a_pair_in_one_program_takes_what_is_planned(family: str, units: int, de
     sized, reading, rounds = cases.one_program(target, draft, units, on_one_mesh(devices))
     plan = planned(sized, target, draft, Layout(devices, devices))
     own = max(role.reading for role in plan.roles)
-    within = (0.15, 0.3) if (family, units, devices) == AT_ONCE else (0.1, 0.15)
+    within = (0.2, 0.4) if (family, units, devices) in AT_ONCE else (0.1, 0.15)
     compare(plan.most, reading.total, own, reading.temporary, within)
     if devices == 1:
         kept = sum(role.weights + role.cache for role in plan.roles)

@@ -31,8 +31,10 @@ from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scheduling.programs import advance, start
 
 # Operations are ordered for the least memory, as by compilers of accelerators, instead of for
-# speed; and matmuls are not joined with their neighbours into calls of a CPU library.
+# speed; and matmuls are not joined with their neighbours into calls of a CPU library. Machine code
+# is made without effort: it changes no buffer, and nobody runs it.
 OPTIONS = {
+    "xla_backend_optimization_level": 0,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
     "xla_cpu_experimental_ynn_fusion_type": "",
 }

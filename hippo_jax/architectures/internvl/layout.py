@@ -61,6 +61,7 @@ def tower_load(vision: VisionConfig, grids: Sequence[Grid], tokens: int) -> Towe
         behind=size
         * (2 * each * vision.hidden_size + 2 * vision.tokens_per_frame * vision.out_hidden_size),
         copied=whole * vision.patch_dim if whole != patches or chunks > 1 else 0,
+        chunked=chunks > 1,
     )
 
 
