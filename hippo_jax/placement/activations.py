@@ -4,8 +4,8 @@ Formulas over the sizes of a call, in bytes on one device. They follow the code:
 a moment at which the arrays named there are alive together, and the widest stage counts. Arrays
 that XLA fuses away (norms, rotations, masks) are left out, as are those that end up in the caches.
 
-They were compared with XLA's analysis of CPU programs in float32 whose operations are ordered for the
-least memory (``tests/placement/test_plan_memory.py``): all in all within 10 %, activations alone
+They were compared with XLA's analysis of CPU programs in float32 whose operations are ordered for
+the least memory (``tests/placement/test_plan_memory.py``): all in all within 10 %, activations
 within 15 %; up to 19 % (35 %) too low for short videos on several devices. Other backends were not
 measured. By default XLA's CPU compiler orders for speed, which took 1.4 and 1.8 times the
 activations in the two programs looked at. The workspace of libraries and what an allocator cannot
