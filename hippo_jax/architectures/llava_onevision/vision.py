@@ -97,8 +97,9 @@ def pool(x: jax.Array, side: int) -> jax.Array:
     matrix = jnp.asarray(halving(side))
     frames, _, width = x.shape
     square = x.astype(jnp.float32).reshape(frames, side, side, width)
-    square = jnp.einsum("ax,fyxd->fyad", matrix, square)
-    square = jnp.einsum("by,fyad->fbad", matrix, square)
+    exact = jax.lax.Precision.HIGHEST  # shares of neighbours, which accelerators would round
+    square = jnp.einsum("ax,fyxd->fyad", matrix, square, precision=exact)
+    square = jnp.einsum("by,fyad->fbad", matrix, square, precision=exact)
     return square.reshape(frames, -1, width).astype(x.dtype)
 
 
