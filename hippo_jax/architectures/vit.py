@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from flax import nnx
 
 from hippo_jax.architectures.attention import segment_attention
 from hippo_jax.architectures.linear import Linear
+from hippo_jax.architectures.norm import LayerNorm
 from hippo_jax.architectures.parameters import weight
 from hippo_jax.architectures.rope import Rotary, rotate
 
@@ -87,6 +89,28 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array, activation: Callable[[jax.Array], jax.Array]) -> jax.Array:
         return self.output(activation(self.inner(x)))
+
+
+class VisionBlock(nnx.Module):
+    """Pre-norm attention and MLP of Qwen2-VL and Qwen3-VL, whose activations differ."""
+
+    def __init__(self, vision: TowerSizes, *, rngs: nnx.Rngs) -> None:
+        size, inner = vision.hidden_size, vision.intermediate_size
+        self.attention_norm = LayerNorm(size, EPS, "vision_embed", rngs=rngs)
+        self.attention = PackedAttention(vision, rngs=rngs)
+        self.mlp_norm = LayerNorm(size, EPS, "vision_embed", rngs=rngs)
+        axes = ("vision_embed", "vision_mlp", "vision_embed")
+        self.mlp = MLP((size, inner, size), axes, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
+    ) -> jax.Array:
+        x = x + self.attention(self.attention_norm(x), rotary, groups, place)
+        return x + self.mlp(self.mlp_norm(x), self.activation)
+
+    @abc.abstractmethod
+    def activation(self, x: jax.Array) -> jax.Array:
+        """The family's."""
 
 
 class PatchMerger(nnx.Module):

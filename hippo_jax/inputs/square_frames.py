@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ S = TypeVar("S", bound="SquareFrames")
 
 
 @dataclasses.dataclass(frozen=True)
-class SquareFrames:
+class SquareFrames(abc.ABC):
     """What such processors share: a family adds `spread`, `spell` and what it knows of its config.
 
     A still image is one square like a frame.
@@ -62,9 +63,9 @@ class SquareFrames:
         if self.max_frames < 1:
             raise HippoError(f"preprocessor: {self.max_frames} frames are none; mend num_frames")
 
+    @abc.abstractmethod
     def spread(self, total: int, count: int) -> np.ndarray:
         """The family's way to take `count` of `total` frames."""
-        raise NotImplementedError
 
     @property
     def patches(self) -> int:

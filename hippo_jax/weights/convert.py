@@ -7,7 +7,6 @@ was killed therefore goes on with the first part that is not there.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -26,6 +25,7 @@ from hippo_jax.weights.durable import only_here, side_copy, sync_directory, writ
 from hippo_jax.weights.fingerprint import fingerprint
 from hippo_jax.weights.host import DTYPES, converted, parse_dtype
 from hippo_jax.weights.manifest import FileSum, Manifest, Piece, StoredWeight
+from hippo_jax.weights.orbax_save import save_arrays
 from hippo_jax.weights.safetensors_reader import FLOATS, shorten
 from hippo_jax.weights.source import locate, side_files
 
@@ -35,10 +35,8 @@ LARGEST_PART = 1_000_000_000
 # Of a model in 32 parts a kill loses at most a thirty-second; even smaller parts only cost time.
 _PARTS = 32
 _SMALLEST_PART = 1 << 16
-# A weight is read piece by piece and a piece chunk by chunk, so that what is read and decoded at a
-# time, in threads that keep some of the memory they freed, is small beside a model.
+# A weight is read piece by piece, so that what is read at a time is small beside a model.
 _LARGEST_PIECE = 1 << 25
-_CHUNK = 1 << 22
 
 
 def convert(
@@ -243,15 +241,6 @@ def _committed(place: Path, part: int) -> dict[str, FileSum] | None:
     return None
 
 
-def _system_error(error: Exception, place: Path) -> OSError:
-    """What Orbax and tensorstore report of a full disk and the like, in a text of their own."""
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-        if os.strerror(code) in str(error):
-            return OSError(code, os.strerror(code), str(place))
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return OSError(errno.EIO, reason)
-
-
 def _write_part(
     checkpoint: Checkpoint,
     place: Path,
@@ -261,8 +250,6 @@ def _write_part(
     dtype: np.dtype[Any],
 ) -> dict[str, FileSum]:
     """Convert and write one part; it takes its name when every byte of it is on disk."""
-    from orbax.checkpoint import v1 as ocp
-
     values: dict[str, np.ndarray[Any, Any]] = {}
     for path, piece in pieces:
         whole = checkpoint.weight(path, tensors[path].shape)
@@ -274,13 +261,7 @@ def _write_part(
     name = files.part_name(part)
     temporary = place / (name + ".tmp")
     temporary.mkdir()
-    try:
-        options = ocp.Context()
-        options.array.saving.storage_options.chunk_byte_size = _CHUNK
-        with options:
-            ocp.save(temporary / files.WEIGHTS, values)
-    except (ValueError, RuntimeError) as error:
-        raise _system_error(error, temporary) from None
+    save_arrays(temporary / files.WEIGHTS, values)
     sums = {
         f"{name}/{path.relative_to(temporary).as_posix()}": files.checksum(path, sync=True)
         for path in sorted(temporary.rglob("*"))

@@ -178,7 +178,7 @@ def test_a_full_disk_while_saving(checkpoint, tmp_path) -> None:
 
 
 FULL = """
-mount -t tmpfs -o size=120k tmpfs "$1" || exit 77
+mount -t tmpfs -o size="$4" tmpfs "$1" || exit 77
 "$2" -m hippo_jax.cli.main convert "$3" "$1/out"
 status=$?
 ls "$1/out" | tr '\\n' ' '
@@ -187,10 +187,12 @@ exit $status
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a mount of one's own")
-def test_a_file_system_that_is_full(checkpoint, tmp_path) -> None:
+# Full while the arrays are opened, while they are written, beside them, and in the second part.
+@pytest.mark.parametrize("size", ["30k", "40k", "120k", "160k"])
+def test_a_file_system_that_is_full(checkpoint, tmp_path, size) -> None:
     directory = checkpoint(shards=3).directory
     (tmp_path / "small").mkdir()
-    words = ["sh", str(tmp_path / "small"), sys.executable, str(directory)]
+    words = ["sh", str(tmp_path / "small"), sys.executable, str(directory), size]
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", FULL, *words],
         capture_output=True,

@@ -10,13 +10,11 @@ from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.hf_config import (
     check_activation,
     decoder,
-    end_tokens,
-    pad_token,
     refusing,
     text_and_vision,
-    token,
     whole,
 )
+from hippo_jax.architectures.qwen_config import qwen_config
 from hippo_jax.errors import HippoError
 
 FAMILY = "qwen2_5_vl"
@@ -61,17 +59,14 @@ def config_from_hf(
     text, vision = text_and_vision(config)
 
     def read() -> VideoLMConfig:
-        return VideoLMConfig(
-            family=FAMILY,
-            text=decoder(config, text, mrope=True, max_positions=128000),
-            vision=_vision(vision, whole(text, "hidden_size")),
-            image_token_id=token(config, "image_token_id", 151655),
-            video_token_id=token(config, "video_token_id", 151656),
-            vision_start_token_id=token(config, "vision_start_token_id", 151652),
-            vision_end_token_id=token(config, "vision_end_token_id", 151653),
+        return qwen_config(
+            FAMILY,
+            config,
+            generation,
+            text,
+            decoder(config, text, mrope=True, max_positions=128000),
+            _vision(vision, whole(text, "hidden_size")),
             tokens_per_second=float(vision.get("tokens_per_second", 4)),
-            eos_token_ids=end_tokens(generation or {}, config, text),
-            pad_token_id=pad_token(generation or {}, config, text),
         )
 
     return refusing("Qwen2.5-VL", read)

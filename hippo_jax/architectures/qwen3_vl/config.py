@@ -9,6 +9,7 @@ from typing import Any
 
 from hippo_jax.architectures import hf_config as read
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.qwen_config import qwen_config
 from hippo_jax.architectures.vit import THETA
 from hippo_jax.errors import HippoError
 
@@ -88,17 +89,7 @@ def _config(config: Mapping[str, Any], generation: Mapping[str, Any]) -> VideoLM
             f"config.json: {len(tower.deepstack_layers)} layers of the vision tower feed the "
             f"decoder (deepstack_visual_indexes), which has only {decoder.num_layers}"
         )
-    return VideoLMConfig(
-        family=FAMILY,
-        text=decoder,
-        vision=tower,
-        image_token_id=read.token(config, "image_token_id", 151655),
-        video_token_id=read.token(config, "video_token_id", 151656),
-        vision_start_token_id=read.token(config, "vision_start_token_id", 151652),
-        vision_end_token_id=read.token(config, "vision_end_token_id", 151653),
-        eos_token_ids=read.end_tokens(generation, config, text),
-        pad_token_id=read.pad_token(generation, config, text),
-    )
+    return qwen_config(FAMILY, config, generation, text, decoder, tower)
 
 
 def _vision(vision: Mapping[str, Any], decoder_hidden: int) -> VisionConfig:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hippo_jax.architectures import vit
 from hippo_jax.architectures.linear import Linear
 from hippo_jax.architectures.norm import LayerNorm
 from hippo_jax.architectures.parameters import weight
 from hippo_jax.architectures.qwen3_vl.config import VisionConfig
 from hippo_jax.architectures.qwen3_vl.layout import VisionLayout
-from hippo_jax.architectures.rope import Rotary
-from hippo_jax.architectures.vit import EPS, MLP, PackedAttention, PatchMerger, axial_rotary
+from hippo_jax.architectures.vit import EPS, PatchMerger, axial_rotary
 
 
 class PositionTable(nnx.Module):
@@ -47,27 +45,12 @@ class PositionTable(nnx.Module):
         return found
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """By its tanh approximation."""
-    return jax.nn.gelu(x, approximate=True)
+class VisionBlock(vit.VisionBlock):
+    """Pre-norm attention inside each temporal unit, and MLP."""
 
-
-class VisionBlock(nnx.Module):
-    """Pre-norm attention within frames, and MLP."""
-
-    def __init__(self, vision: VisionConfig, *, rngs: nnx.Rngs) -> None:
-        size, inner = vision.hidden_size, vision.intermediate_size
-        self.attention_norm = LayerNorm(size, EPS, "vision_embed", rngs=rngs)
-        self.attention = PackedAttention(vision, rngs=rngs)
-        self.mlp_norm = LayerNorm(size, EPS, "vision_embed", rngs=rngs)
-        axes = ("vision_embed", "vision_mlp", "vision_embed")
-        self.mlp = MLP((size, inner, size), axes, rngs=rngs)
-
-    def __call__(
-        self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
-    ) -> jax.Array:
-        x = x + self.attention(self.attention_norm(x), rotary, groups, place)
-        return x + self.mlp(self.mlp_norm(x), gelu)
+    def activation(self, x: jax.Array) -> jax.Array:
+        """By its tanh approximation."""
+        return jax.nn.gelu(x, approximate=True)
 
 
 class VisionTower(nnx.Module):

@@ -144,10 +144,14 @@ CASE = FamilyCase(
     scored=scored,
     modules=(check_tower, check_positions),
     mutants=(
-        ("another slope of the fast GELU", (vision.quick_gelu, "1.702", "1.6"), check_tower),
+        (
+            "another slope of the fast GELU",
+            (vision.VisionBlock.activation, "1.702", "1.6"),
+            check_tower,
+        ),
         (
             "the MLP's branch without its norm",
-            (vision.VisionBlock.__call__, "self.mlp(self.mlp_norm(x)", "self.mlp((x)"),
+            (vit.VisionBlock.__call__, "self.mlp(self.mlp_norm(x)", "self.mlp((x)"),
             check_tower,
         ),
         (

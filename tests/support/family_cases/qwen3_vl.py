@@ -19,7 +19,7 @@ MUTANTS = (
     ),
     (
         "exact GELU in the tower",
-        (vision.gelu, "approximate=True", "approximate=False"),
+        (vision.VisionBlock.activation, "approximate=True", "approximate=False"),
         checks.check_mlp,
     ),
     (
