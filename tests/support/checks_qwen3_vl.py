@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from hippo_jax.architectures.qwen3_vl.vision import gelu
 from hippo_jax.architectures.vit import axial_rotary
 from support import tiny_qwen3_vl as tiny
 from support.oracles import close
@@ -109,7 +108,8 @@ def check_mlp() -> None:
     x = np.random.default_rng(0).standard_normal((16, 32)).astype(np.float32)
     with torch.no_grad():
         expected = tiny.hf_model().model.visual.blocks[0].mlp(torch.from_numpy(x)).numpy()
-    close(tiny.model().vision.blocks[0].mlp(jnp.asarray(x), gelu), expected, 1e-5)
+    block = tiny.model().vision.blocks[0]
+    close(block.mlp(jnp.asarray(x), block.activation), expected, 1e-5)
 
 
 def check_norms() -> None:
