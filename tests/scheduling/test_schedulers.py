@@ -33,7 +33,6 @@ SHAPES = [
 
 # The others take as long again each: `pytest -m slow tests/scheduling`.
 ORDINARY = {
-    ("one program, 1 + 1", 0),
     ("one program, 1 + 1", 2),
     ("one program, 2 + 2", 1),
     ("one program, 3 + 1", 0),

@@ -32,8 +32,14 @@ def begun(case: Case):
 @pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize(
     "shape",
-    [PARALLEL, Shape("parallel", 4, 2, 0.5, (5,), MAXIMAL)],
-    ids=["greedy", "rejection sampling"],
+    [
+        pytest.param(PARALLEL, id="greedy"),
+        pytest.param(
+            Shape("parallel", 4, 2, 0.5, (5,), MAXIMAL),
+            id="rejection sampling",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_one_thread_or_two(shape: Shape, threads: bool) -> None:
     for seed in range(3):

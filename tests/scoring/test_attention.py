@@ -41,14 +41,20 @@ def test_queries_and_keys_of_each_layer():
     """The slow version over the queries and keys that a plain pass through the layers uses."""
     model, rows = tiny.model(), tiny.batch_rows()
     inputs = tiny.inputs(rows)
-    seen = []
 
-    def attend(layer, q, k, v):
-        seen.append((np.asarray(q), np.asarray(k)))
-        return causal_attention(q, k, v)
+    @jax.jit
+    def queries_and_keys(model, inputs):
+        seen = []
 
-    x = model.embed_prompt(inputs, model.encode_video(inputs))
-    model.decoder.run_layers(x, jnp.asarray(inputs.positions), attend)
+        def attend(layer, q, k, v):
+            seen.append((q, k))
+            return causal_attention(q, k, v)
+
+        x = model.embed_prompt(inputs, model.encode_video(inputs))
+        model.decoder.run_layers(x, jnp.asarray(inputs.positions), attend)
+        return seen
+
+    seen = jax.device_get(queries_and_keys(model, inputs))
     assert len(seen) == 2
     columns, visual = inputs.query_columns, inputs.visual_index >= 0
     table = inputs.table

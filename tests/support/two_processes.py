@@ -94,9 +94,11 @@ def main(task: str, word: Path) -> None:
         found["greedy"] = as_lists(greedy(pair))
         if task == "answer":
             found["sampled"] = as_lists(sampled(pair))
-            # What one device says, each process one of the two.
-            alone = {"target": greedy, "draft": sampled}[role]
-            found["alone"] = as_lists(alone(tiny_pair()))
+        # What one device says, each process one of the two.
+        alone = {("target", "answer"): greedy, ("target", "greedy answer"): greedy}
+        alone[("draft", "answer")] = sampled
+        if (role, task) in alone:
+            found["alone"] = as_lists(alone[(role, task)](tiny_pair()))
         (word / role).write_text(json.dumps(found))
         for _ in range(CALLS if task == "go on" else 0):
             as_lists(greedy(pair))

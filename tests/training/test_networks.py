@@ -1,5 +1,6 @@
 """What training computes is what the architecture computes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,8 +54,8 @@ def test_frames_in_a_batch_go_through_the_architectures_tower(draft):
     tower = model.with_vision(weights)
     patches = batches.patches_uint8(render(sample_scene(0, 0))[0])[None]
     layout = build_vision_layout(model.config.vision, [batches.GRID], patches.shape[1])
-    expected = tower(normalise(jnp.asarray(patches[0])), layout)
-    np.testing.assert_allclose(encode_clips(tower, patches)[0], expected, atol=1e-4)
+    expected = jax.jit(type(tower).__call__)(tower, normalise(jnp.asarray(patches[0])), layout)
+    np.testing.assert_allclose(jax.jit(encode_clips)(tower, patches)[0], expected, atol=1e-4)
 
 
 def test_positions_are_the_architectures(draft):
@@ -74,6 +75,14 @@ def _packed(rows):
     return texts
 
 
+compiled = jax.jit(run_decoder)
+
+
+@jax.jit
+def layers(decoder, x, places):
+    return decoder.run_layers(x, places, lambda _, q, k, v: causal_attention(q, k, v))[0]
+
+
 def test_packed_texts_do_not_see_each_other(draft):
     """Each segment behind the shared prefix gives what it gives alone, in one causal row."""
     model, weights = draft
@@ -83,7 +92,7 @@ def test_packed_texts_do_not_see_each_other(draft):
     features = jnp.asarray(rng.normal(size=(1, visual, 128)), jnp.float32)
     positions = jnp.asarray(visual_positions()[:, None, :visual])
     row = batches.text_row(sample_scene(0, 3), rng, batches.Packing(length=128, captions=1))
-    packed = run_decoder(decoder, features, positions, jnp.ones((1, visual), bool), _packed(row))
+    packed = compiled(decoder, features, positions, jnp.ones((1, visual), bool), _packed(row))
     assert row["segments"].max() >= 2
     for segment in range(row["segments"].max() + 1):
         members = np.flatnonzero(row["segments"] == segment)
@@ -98,7 +107,7 @@ def test_packed_texts_do_not_see_each_other(draft):
             ],
             axis=2,
         )
-        alone, _ = decoder.run_layers(x, places, lambda _, q, k, v: causal_attention(q, k, v))
+        alone = layers(decoder, x, places)
         np.testing.assert_allclose(
             packed.text[0, members], alone[0, 4 + visual :], atol=1e-4, rtol=1e-4
         )
@@ -112,9 +121,9 @@ def test_a_pruned_token_is_a_removed_token(draft):
     positions = jnp.asarray(visual_positions()[:, None, :30])
     keep = rng.random((1, 30)) < 0.5
     row = batches.text_row(sample_scene(0, 4), rng, batches.Packing(length=96, captions=1))
-    masked = run_decoder(decoder, features, positions, jnp.asarray(keep), _packed(row))
+    masked = compiled(decoder, features, positions, jnp.asarray(keep), _packed(row))
     kept = np.flatnonzero(keep[0])
-    removed = run_decoder(
+    removed = compiled(
         decoder,
         features[:, kept],
         positions[:, :, kept],
@@ -123,7 +132,7 @@ def test_a_pruned_token_is_a_removed_token(draft):
     )
     learnt = row["targets"] >= 0
     np.testing.assert_allclose(masked.text[0, learnt], removed.text[0, learnt], atol=1e-4)
-    everything = run_decoder(decoder, features, positions, jnp.ones((1, 30), bool), _packed(row))
+    everything = compiled(decoder, features, positions, jnp.ones((1, 30), bool), _packed(row))
     assert np.abs(np.asarray(everything.text - masked.text))[0, learnt].max() > 1e-3
 
 

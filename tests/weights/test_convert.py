@@ -15,6 +15,7 @@ from hippo_jax.architectures.parameters import values
 from hippo_jax.cli import convert as command
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import convert as convert_module
+from hippo_jax.weights import orbax_save
 from hippo_jax.weights.convert import convert, plan
 from hippo_jax.weights.load import load_model
 
@@ -78,7 +79,7 @@ def test_weights_larger_than_a_part_are_cut(checkpoint, config, tmp_path):
 def test_pieces_of_a_weight_that_lie_in_one_part(checkpoint, tmp_path, monkeypatch):
     written = checkpoint()
     monkeypatch.setattr(convert_module, "_LARGEST_PIECE", 600)
-    monkeypatch.setattr(convert_module, "_CHUNK", 200)
+    monkeypatch.setattr(orbax_save, "_CHUNK", 200)
     place = convert(written.directory, tmp_path / "out", _part_bytes=SMALL)
     pieces = json.loads((place / "manifest.json").read_text())["tensors"]["decoder.embedding"]
     # Nine rows of 64 bytes at a time.
