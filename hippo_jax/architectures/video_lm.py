@@ -19,6 +19,7 @@ from hippo_jax.architectures.attention import (
 from hippo_jax.architectures.cache import PartialPrefill
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import AfterLayer, Decoder, Keep
+from hippo_jax.architectures.int8 import INT8
 from hippo_jax.architectures.registry import Family, family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.tensor_parallel import Shards, on_devices
@@ -67,8 +68,13 @@ class VideoLM(nnx.Module):
 
     @property
     def dtype(self) -> Any:
-        """The dtype of the decoder's weights and activations."""
+        """The dtype of activations, and of all weights but int8 kernels and their scales."""
         return self.decoder.embedding.get_value().dtype
+
+    @property
+    def quantize(self) -> str | None:
+        """``"int8"`` if the kernels of its layers are, else ``None`` (see ``load_model``)."""
+        return None if self.decoder.layers[0].mlp.down.kernel_scale is None else INT8
 
     @property
     def head_shards(self) -> Shards | None:

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from hippo_jax.architectures.attention import segment_attention
+from hippo_jax.architectures.int8 import int8_matmul
 from hippo_jax.architectures.linear import Linear
 from hippo_jax.architectures.norm import LayerNorm
 from hippo_jax.architectures.parameters import weight
@@ -61,6 +62,7 @@ class PackedAttention(nnx.Module):
     def __init__(self, vision: TowerSizes, *, rngs: nnx.Rngs) -> None:
         size = vision.hidden_size
         self.qkv_kernel = weight(rngs, (size, 3, size), ("vision_embed", None, "vision_heads"))
+        self.qkv_kernel_scale: nnx.Param[jax.Array] | None = None
         self.qkv_bias = weight(rngs, (3, size), (None, "vision_heads"), "zeros")
         self.output = Linear(size, size, ("vision_heads", "vision_embed"), bias=True, rngs=rngs)
         self.num_heads = vision.num_heads
@@ -70,11 +72,20 @@ class PackedAttention(nnx.Module):
         self, x: jax.Array, rotary: Rotary, groups: Sequence[jax.Array], place: jax.Array
     ) -> jax.Array:
         patches = x.shape[0]
-        # Contracted as it is stored: a reshape would join a split axis to a whole one.
-        packed = jnp.einsum("pd,dks->pks", x, self.qkv_kernel[...]) + self.qkv_bias[...]
+        packed = self._projected(x) + self.qkv_bias[...]
         q, k, v = (packed[:, i].reshape(patches, -1, self.head_dim) for i in range(3))
         context = segment_attention(rotate(q, rotary), rotate(k, rotary), v, groups, place)
         return self.output(context.reshape(patches, -1))
+
+    def _projected(self, x: jax.Array) -> jax.Array:
+        """``[P, 3, heads * head_dim]``, the heads of this device."""
+        kernel = self.qkv_kernel[...]
+        if self.qkv_kernel_scale is None:
+            # Contracted as it is stored: a reshape would join a split axis to a whole one.
+            return jnp.einsum("pd,dks->pks", x, kernel)
+        # In shard_map, as everywhere, the arrays here are a device's own.
+        flat, scale = kernel.reshape(kernel.shape[0], -1), self.qkv_kernel_scale[...].reshape(-1)
+        return int8_matmul(x, flat, scale).astype(x.dtype).reshape(x.shape[0], *kernel.shape[1:])
 
 
 class MLP(nnx.Module):

@@ -123,12 +123,12 @@ def measure_acceptance(
     pooled: dict[tuple[Setting, str], list[SpeculationStats]] = {case: [] for case in cases}
     tokens = 0
     batches = -(-len(clips) // BATCH)
-    for number, (inputs, rows) in enumerate(_batches(pair, clips, prompts), 1):
+    for number, (inputs, rows) in enumerate(batches_of(pair, clips, prompts), 1):
         expected = jax.device_get(generate(pair.target, inputs, max_new_tokens=NEW_TOKENS))
         tokens += int(expected.lengths[:rows].sum())
         for done, (setting, schedule) in enumerate(cases, 1):
             found = jax.device_get(setting.decode(pair, inputs, gamma, schedule))
-            _check_same(expected, found, f"{setting.name}, {setting.keep_ratio:g}, {schedule}")
+            check_same(expected, found, f"{setting.name}, {setting.keep_ratio:g}, {schedule}")
             cut = jax.tree.map(lambda x, rows=rows: x[:rows], found.stats)
             pooled[setting, schedule].append(cut)
             report(
@@ -150,7 +150,7 @@ def measure_acceptance(
     }
 
 
-def _batches(
+def batches_of(
     pair: Any, clips: Sequence[Path], prompts: Sequence[str]
 ) -> Iterator[tuple[ModelInputs, int]]:
     """Batches of one compiled size, and how many rows of each count; the first clips fill up the
@@ -163,7 +163,8 @@ def _batches(
         yield jax.device_put(inputs), rows
 
 
-def _check_same(expected: Generation, found: Generation, setting: str) -> None:
+def check_same(expected: Generation, found: Generation, setting: str) -> None:
+    """Raise HippoError unless both are the same tokens."""
     other = (expected.tokens != found.tokens).any(axis=1) | (expected.lengths != found.lengths)
     if other.any():
         raise HippoError(
@@ -183,7 +184,7 @@ def row(setting: Setting, whole: Mapping[tuple[Setting, str], SpeculationStats])
         "name": setting.name,
         "keep_ratio": setting.keep_ratio,
         "kept_visual_tokens": float(schedules["parallel"].kept_visual_tokens.mean()),
-        **{schedule: _figures(stats) for schedule, stats in schedules.items()},
+        **{schedule: figures(stats) for schedule, stats in schedules.items()},
     }
     reference = whole.get((Setting(REFERENCE, setting.keep_ratio), "parallel"))
     if reference is not None and setting.name != REFERENCE:
@@ -193,7 +194,8 @@ def row(setting: Setting, whole: Mapping[tuple[Setting, str], SpeculationStats])
     return found
 
 
-def _figures(stats: SpeculationStats) -> dict[str, float | None]:
+def figures(stats: SpeculationStats) -> dict[str, float | None]:
+    """Pooled over rows; ``None`` where nothing was counted."""
     return {
         "acceptance_rate": _known(stats.acceptance_rate),
         "acceptance_error": _known(ratio_error(stats.accepted, stats.judged)),
@@ -222,20 +224,22 @@ def as_table(outcome: Mapping[str, Any]) -> str:
     for line in outcome["settings"]:
         kinds = [line[schedule] for schedule in SCHEDULES]
         cells = [line["name"], f"{line['kept_visual_tokens']:g} of {outcome['visual_tokens']:g}"]
-        cells += [_percent(kind["acceptance_rate"], kind["acceptance_error"]) for kind in kinds]
+        cells += [percent(kind["acceptance_rate"], kind["acceptance_error"]) for kind in kinds]
         apart = line.get("minus_holistic")
-        cells.append("" if apart is None else _percent(apart, line["minus_holistic_error"], "+"))
+        cells.append("" if apart is None else percent(apart, line["minus_holistic_error"], "+"))
         cells += [
-            f"{_digits(kind['mat'])} ({_digits(kind['mat_with_correction'])})" for kind in kinds
+            f"{digits(kind['mat'])} ({digits(kind['mat_with_correction'])})" for kind in kinds
         ]
-        cells += [_digits(kind["tokens_per_round"]) for kind in kinds]
+        cells += [digits(kind["tokens_per_round"]) for kind in kinds]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _percent(share: float | None, error: float | None, sign: str = "") -> str:
-    return f"{_digits(share, 100, f'{sign}.1f')} ({_digits(error, 100, '.1f')})"
+def percent(share: float | None, error: float | None, sign: str = "") -> str:
+    """In a table, with its standard error."""
+    return f"{digits(share, 100, f'{sign}.1f')} ({digits(error, 100, '.1f')})"
 
 
-def _digits(figure: float | None, times: float = 1, form: str = ".2f") -> str:
+def digits(figure: float | None, times: float = 1, form: str = ".2f") -> str:
+    """In a table, where ``?`` is nothing counted."""
     return "?" if figure is None else format(times * figure, form)

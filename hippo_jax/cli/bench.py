@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hippo_jax.errors import HippoError
 
-MODES = ("startup", "scoring", "acceptance", "overlap", "model")
-CLIPS = 64  # of --acceptance
+MODES = ("startup", "scoring", "acceptance", "overlap", "model", "int8")
+CLIPS = 64  # of --acceptance and --int8
 REPEATS, TURNS = 5, 7  # of --overlap the latter
 
 
@@ -24,7 +25,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Measure prefill and decoding of a model with random weights (about 130 M parameters, "
             "1568 visual tokens). With --pair: plain decoding beside HIPPO decoding of a pair. "
-            "--scoring, --startup, --acceptance, --overlap and --model measure something else."
+            "--scoring, --startup, --acceptance, --overlap, --model and --int8 measure something"
+            " else."
         ),
     )
     parser.add_argument(
@@ -41,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         "--gamma",
         type=int,
         metavar="N",
-        help="of --pair, --acceptance and --model: draft length, default 5",
+        help="of --pair, --acceptance, --model and --int8: draft length, default 5",
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--startup", action="store_true", help="time the embedded command instead")
@@ -63,6 +65,11 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="time of each schedule of a pair (default: demo), predicted from its parts, and taken",
     )
+    other.add_argument(
+        "--int8",
+        action="store_true",
+        help="what int8 weights do to logits and acceptance of a pair (default: demo)",
+    )
     parser.add_argument(
         "--trace",
         type=Path,
@@ -80,7 +87,7 @@ def add_parser(subparsers: Any) -> None:
         "--clips",
         type=int,
         metavar="N",
-        help=f"of --acceptance: held-out clips, default {CLIPS}",
+        help=f"of --acceptance and --int8: held-out clips, default {CLIPS}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -100,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         table = scoring_cost.as_table(outcome)
     elif mode == "acceptance":
         outcome, table = _acceptance(args)
+    elif mode == "int8":
+        outcome, table = _int8(args)
     elif mode == "overlap":
         outcome, table = _overlap(args)
     elif mode == "model":
@@ -142,11 +151,11 @@ def _check(args: argparse.Namespace, mode: str | None) -> None:
         raise HippoError(f"--{mode} takes no --pair; leave it out")
     if args.new_tokens is not None and mode:
         raise HippoError(f"--{mode} takes no --new-tokens; leave it out")
-    if args.clips is not None and mode != "acceptance":
-        raise HippoError("--clips goes with --acceptance")
-    drafts = ("acceptance", "model")
+    if args.clips is not None and mode not in ("acceptance", "int8"):
+        raise HippoError("--clips goes with --acceptance or --int8")
+    drafts = ("acceptance", "model", "int8")
     if args.gamma is not None and mode not in drafts and (mode or args.pair is None):
-        raise HippoError("--gamma goes with --pair, --acceptance or --model")
+        raise HippoError("--gamma goes with --pair, --acceptance, --model or --int8")
     if args.trace is not None and mode != "overlap":
         raise HippoError("--trace goes with --overlap")
     if args.devices is not None and mode != "model":
@@ -168,40 +177,68 @@ def _startup() -> tuple[dict[str, Any], str]:
 
 
 def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """On the held-out clips that the model card's figures begin with."""
+    _check_clips(args, "--acceptance")
+    from hippo_jax.benchmark.acceptance import as_table, measure_acceptance
+    from hippo_jax.placement.pair import load_pair
     from hippo_jax.resources import EMBEDDED_PAIR
 
-    count = CLIPS if args.clips is None else args.clips
+    outcome = _on_held_out_clips(args, measure_acceptance, lambda: [load_pair(EMBEDDED_PAIR)])
+    return outcome, as_table(outcome)
+
+
+def _int8(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    _check_clips(args, "--int8")
+    from hippo_jax.benchmark.int8 import as_table, measure_int8
+    from hippo_jax.cli.int8 import int8_roles
+    from hippo_jax.placement.pair import load_pair
+    from hippo_jax.resources import EMBEDDED_PAIR
+
+    outcome = _on_held_out_clips(
+        args,
+        measure_int8,
+        lambda: [load_pair(EMBEDDED_PAIR, **int8_roles(which)) for which in (None, "both")],
+    )
+    return outcome, as_table(outcome)
+
+
+def _check_clips(args: argparse.Namespace, mode: str) -> None:
+    from hippo_jax.resources import EMBEDDED_PAIR
+
     if args.pair not in (None, EMBEDDED_PAIR):
         raise HippoError(
-            f"--acceptance knows no clips for the pair {args.pair!r}; only {EMBEDDED_PAIR!r} has "
+            f"{mode} knows no clips for the pair {args.pair!r}; only {EMBEDDED_PAIR!r} has "
             "held-out clips, which a program draws"
         )
-    if count < 1:
-        raise HippoError(f"--clips {count}: at least one clip is needed")
-    from hippo_jax.benchmark.acceptance import as_table, measure_acceptance
+    if args.clips is not None and args.clips < 1:
+        raise HippoError(f"--clips {args.clips}: at least one clip is needed")
+
+
+def _on_held_out_clips(
+    args: argparse.Namespace, measure: Callable[..., dict[str, Any]], load: Callable[[], list[Any]]
+) -> dict[str, Any]:
+    """``measure`` what ``load`` gives on the clips that the model card's figures begin with."""
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
     from hippo_jax.cli.train import CARD_SEED
     from hippo_jax.decoding.config import DEFAULT_GAMMA
-    from hippo_jax.placement.pair import load_pair
+    from hippo_jax.resources import EMBEDDED_PAIR
     from hippo_jax.training.domain import HELD_OUT, sample_scene
     from hippo_jax.training.language import PROMPTS
     from hippo_jax.training.report import write_clips
 
     enable_compilation_cache()
-    pair = load_pair(EMBEDDED_PAIR)
+    pairs, count = load(), CLIPS if args.clips is None else args.clips
     with tempfile.TemporaryDirectory() as folder:
         clips = write_clips(
             Path(folder), [sample_scene(CARD_SEED, i, HELD_OUT) for i in range(count)]
         )
-        outcome = measure_acceptance(
-            pair,
+        outcome = measure(
+            *pairs,
             clips,
             [PROMPTS[i % len(PROMPTS)] for i in range(count)],
             gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
             report=_report,
         )
-    return {"pair": EMBEDDED_PAIR, "seed": CARD_SEED, **outcome}, as_table(outcome)
+    return {"pair": EMBEDDED_PAIR, "seed": CARD_SEED, **outcome}
 
 
 def _overlap(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

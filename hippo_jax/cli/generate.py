@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.int8 import add_int8, int8_roles
 from hippo_jax.errors import HippoError
 
 DEFAULT_PROMPT = "Describe the video."
@@ -71,6 +72,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
     )
+    add_int8(parser)
     parser.add_argument(
         "--show-tokens", metavar="OUT.png", help="write a picture of the tokens that the draft saw"
     )
@@ -147,6 +149,11 @@ def _decodes_alone(args: argparse.Namespace) -> bool:
         if getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise HippoError(f"{option} is about a draft, and the target decodes alone; {cure}")
+    if args.int8 in ("draft", "both"):
+        raise HippoError(
+            f"--int8 {args.int8} is about a draft, and the target decodes alone; {cure}, or use "
+            "--int8 target"
+        )
     return True
 
 
@@ -242,14 +249,16 @@ def _load(args: argparse.Namespace, alone: bool) -> Any:
     from hippo_jax.resources import checkpoint_directory
     from hippo_jax.weights.load import load_model
 
+    small = int8_roles(args.int8)
+    own = {"dtype": args.dtype, "quantize": small["quantize_target"]}
     if args.target is None:
         pair = _pair(args)
         if alone:
-            return load_model(checkpoint_directory(pair, "target"), dtype=args.dtype)
-        return load_pair(pair, dtype=args.dtype)
+            return load_model(checkpoint_directory(pair, "target"), **own)
+        return load_pair(pair, dtype=args.dtype, **small)
     if alone:
-        return load_model(args.target, dtype=args.dtype)
-    return load_pair(target=args.target, draft=args.draft, dtype=args.dtype)
+        return load_model(args.target, **own)
+    return load_pair(target=args.target, draft=args.draft, dtype=args.dtype, **small)
 
 
 def _say(piece: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.int8 import add_int8, int8_roles
 from hippo_jax.errors import HippoError
 
 UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -74,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="default: bfloat16, on CPU float32",
     )
+    add_int8(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -81,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; 0 whether it fits or not."""
     memory, platform = _memory(args.memory, args.platform)
     arguments = _arguments(args, memory, platform)
+    if args.draft is None and args.target is not None and args.int8 in ("draft", "both"):
+        raise HippoError(f"--int8 {args.int8} is about a draft; give --draft, or --int8 target")
     if args.target is None:
         if args.draft is not None:
             raise HippoError("--draft needs --target: the model that answers")
@@ -159,6 +163,7 @@ def _arguments(args: argparse.Namespace, memory: Any, platform: str) -> dict[str
         "keep_ratio": config.keep_ratio,
         "memory": memory,
         "platform": platform,
+        **int8_roles(args.int8),
     }
 
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.int8 import scale_path, with_int8_kernels
 from hippo_jax.architectures.parameters import declared
 from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.sharding import Home, split_axes
@@ -71,29 +72,29 @@ def devices_of(home: Shared) -> int:
     return home if isinstance(home, int) else home.size
 
 
-def weight_bytes(config: VideoLMConfig, dtype: Any, home: Shared) -> int:
+def weight_bytes(
+    config: VideoLMConfig, dtype: Any, home: Shared, quantize: str | None = None
+) -> int:
     """Bytes of one model's weights on one of the devices that share it, the same on each of them.
 
     Args:
-        dtype: as for ``load_model``.
+        dtype, quantize: as for ``load_model``.
         home: ``None`` is one device, which holds the whole model.
     """
-    return weight_elements(config, home) * parse_dtype(dtype).itemsize
-
-
-def weight_elements(config: VideoLMConfig, home: Shared) -> int:
-    """Numbers in them."""
     size = devices_of(home)
-    split = split_axes(config, size)
+    split, given = split_axes(config, size), parse_dtype(dtype).itemsize
     return sum(
-        elements // size if any(axis in split for axis in axes) else elements
-        for axes, elements in _counted(config)
+        (given if own is None else own)
+        * (elements // size if any(axis in split for axis in axes) else elements)
+        for axes, elements, own in _counted(config, quantize)
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _counted(config: VideoLMConfig) -> tuple[tuple[tuple[str | None, ...], int], ...]:
-    """Logical axes and numbers of every weight.
+def _counted(
+    config: VideoLMConfig, quantize: str | None
+) -> tuple[tuple[tuple[str | None, ...], int, int | None], ...]:
+    """Logical axes and numbers of every weight, and bytes of one where quantization fixed them.
 
     Layers of one kind are alike, so their axes are read off a model of one layer each: the abstract
     model of a large config takes many seconds.
@@ -101,9 +102,21 @@ def _counted(config: VideoLMConfig) -> tuple[tuple[tuple[str | None, ...], int],
     short = replace(
         config, text=replace(config.text, num_layers=1), vision=replace(config.vision, depth=1)
     )
-    axes = {_anywhere(path): item.axes for path, item in declared(abstract_model(short)).items()}
-    tensors = family_of(config.family).hf_tensors(config)
-    return tuple((axes[_anywhere(path)], math.prod(item.shape)) for path, item in tensors.items())
+    model = abstract_model(short)
+    if quantize is not None:
+        model = with_int8_kernels(model)
+    kinds = {_anywhere(path): item for path, item in declared(model).items()}
+    found: list[tuple[tuple[str | None, ...], int, int | None]] = []
+    for path, tensor in family_of(config.family).hf_tensors(config).items():
+        kind, elements = kinds[_anywhere(path)], math.prod(tensor.shape)
+        scale = kinds.get(scale_path(_anywhere(path)))
+        if scale is None:
+            found.append((kind.axes, elements, None))
+            continue
+        found.append((kind.axes, elements, np.dtype(kind.dtype).itemsize))
+        outputs = math.prod(scale.shape)
+        found.append((scale.axes, outputs, np.dtype(scale.dtype).itemsize))
+    return tuple(found)
 
 
 def _anywhere(path: str) -> str:

@@ -19,7 +19,7 @@ from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
-from hippo_jax.placement.memory import MemoryOf, as_text, device_memory, weight_elements
+from hippo_jax.placement.memory import MemoryOf, as_text, device_memory, weight_bytes
 from hippo_jax.placement.placement import Placement
 from hippo_jax.weights.host import default_device, default_dtype, parse_dtype
 
@@ -32,7 +32,7 @@ class RoleNeeds:
         role: ``"target"`` or ``"draft"``.
         devices: those that work for it.
         holders: those that hold its weights: in one program with two roles the other's devices too.
-        dtype: of its weights.
+        dtype, quantize: of its weights, as for ``load_model``.
         home: where it is split, ``None`` on one device.
         loaded: its weights are on their devices already.
     """
@@ -44,15 +44,19 @@ class RoleNeeds:
     devices: tuple[jax.Device, ...]
     holders: tuple[jax.Device, ...]
     loaded: bool = False
+    quantize: str | None = None
 
     @property
     def weights(self) -> int:
         """Bytes of its weights on each of the holders."""
-        return weight_elements(self.config, self.home) * self.dtype.itemsize
+        return weight_bytes(self.config, self.dtype, self.home, self.quantize)
 
     @property
     def whole(self) -> int:
-        """Bytes of its weights, each counted once. Quick: it makes no abstract model."""
+        """Bytes of its weights, each counted once. Quick unless they are quantized: it makes no
+        abstract model."""
+        if self.quantize is not None:
+            return weight_bytes(self.config, self.dtype, None, self.quantize)
         tensors = family_of(self.config.family).hf_tensors(self.config).values()
         return sum(math.prod(item.shape) for item in tensors) * self.dtype.itemsize
 
@@ -108,6 +112,7 @@ def pair_needs(
     draft: VideoLMConfig | VideoLM,
     placement: Placement | None = None,
     dtype: Any = None,
+    quantize: tuple[str | None, str | None] = (None, None),
 ) -> Needs:
     """What a pair takes under ``placement``.
 
@@ -116,12 +121,13 @@ def pair_needs(
             as it is.
         placement: default: both on the default device.
         dtype: as for ``load_model``.
+        quantize: the same of target and draft, of those that are to be loaded.
     """
     placement = placement or Placement()
     meshes, homes = (placement.target, placement.draft), placement.homes()
     found = []
-    for role, model, mesh, home in zip(
-        ("target", "draft"), (target, draft), meshes, homes, strict=True
+    for role, model, mesh, home, small in zip(
+        ("target", "draft"), (target, draft), meshes, homes, quantize, strict=True
     ):
         devices = None if mesh is None else tuple(mesh.devices.flat)
         if isinstance(model, VideoLM):
@@ -130,7 +136,7 @@ def pair_needs(
         devices = devices or (default_device(),)
         holders = devices if home is None else tuple(home.mesh.devices.flat)
         own = default_dtype(holders[0]) if dtype is None else parse_dtype(dtype)
-        found.append(RoleNeeds(role, model, own, home, devices, holders))
+        found.append(RoleNeeds(role, model, own, home, devices, holders, quantize=small))
     return Needs(found[0], found[1], placement)
 
 
@@ -146,7 +152,14 @@ def _as_it_is(role: str, model: VideoLM, devices: tuple[jax.Device, ...] | None)
     holders = tuple(sorted(held, key=lambda device: device.id)) or (default_device(),)
     dtype = np.dtype(model.dtype)
     return RoleNeeds(
-        role, model.config, dtype, model.home, devices or holders, holders, loaded=True
+        role,
+        model.config,
+        dtype,
+        model.home,
+        devices or holders,
+        holders,
+        loaded=True,
+        quantize=model.quantize,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.int8 import check_quantize
 from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.video_lm import VideoLM
@@ -46,6 +47,8 @@ def load_pair(
     draft: Any = None,
     placement: Placement | None = None,
     dtype: Any = None,
+    quantize_target: str | None = None,
+    quantize_draft: str | None = None,
     memory: MemoryOf = device_memory,
 ) -> ModelPair:
     """Load a target and a draft.
@@ -58,16 +61,19 @@ def load_pair(
         target, draft: what ``load_model`` takes, or loaded models.
         placement: where they go; by default both on the default device.
         dtype: as for ``load_model``.
+        quantize_target, quantize_draft: as ``quantize`` of ``load_model``. An int8 draft never
+            changes the answer; an int8 target is another model, whose own answer it is.
         memory: what a device can hold, by default what it says; ``lambda device: None`` checks
             nothing.
 
     Raises:
         HippoError: unknown name, a role missing, models that cannot share inputs (families, special
             ids, patches, time scale, tokenizers, pixel values), a loaded model elsewhere than its
-            placement says, two meshes with devices of other processes, devices with too little
-            memory.
+            placement or quantization says, two meshes with devices of other processes, devices with
+            too little memory.
     """
     placement = placement or Placement()
+    quantize = check_quantize(quantize_target), check_quantize(quantize_draft)
     if name is not None:
         if target is not None or draft is not None:
             raise HippoError("give the name of a pair, or target= and draft=, not both")
@@ -81,8 +87,8 @@ def load_pair(
 
     placement.require_own_devices()
     target_home, draft_home = placement.homes()
-    _check_source("target", target, target_home)
-    _check_source("draft", draft, draft_home)
+    _check_source("target", target, target_home, quantize[0])
+    _check_source("draft", draft, draft_home, quantize[1])
     # The configs say what fits, so that nobody waits for a load that must fail.
     (target_known, target_files), (draft_known, draft_files) = known(target), known(draft)
     configs = _config(target_known), _config(draft_known)
@@ -90,15 +96,17 @@ def load_pair(
     check_configs(*configs, family.shared)
     check_files(target_files, draft_files, family.processor)
     if not (isinstance(target, VideoLM) and isinstance(draft, VideoLM)):
-        check_memory(pair_needs(target_known, draft_known, placement, dtype), memory)
-    return ModelPair(
-        target if isinstance(target, VideoLM) else load_at(target, dtype, target_home),
-        draft if isinstance(draft, VideoLM) else load_at(draft, dtype, draft_home),
-        placement,
-    )
+        check_memory(pair_needs(target_known, draft_known, placement, dtype, quantize), memory)
+    found = [
+        source if isinstance(source, VideoLM) else load_at(source, dtype, home, quantize=small)
+        for source, home, small in zip(
+            (target, draft), (target_home, draft_home), quantize, strict=True
+        )
+    ]
+    return ModelPair(found[0], found[1], placement)
 
 
-def _check_source(role: str, source: Any, home: Home | None) -> None:
+def _check_source(role: str, source: Any, home: Home | None, quantize: str | None) -> None:
     """Refuse what is no source, and a loaded model that is not where it should be."""
     if not isinstance(source, VideoLM):
         if not isinstance(source, (str, os.PathLike)):
@@ -110,6 +118,11 @@ def _check_source(role: str, source: Any, home: Home | None) -> None:
         raise HippoError(
             "a loaded model is not where the placement wants it; load it with "
             "load_model(mesh=...), or give its source"
+        )
+    if quantize not in (None, source.quantize):
+        raise HippoError(
+            f"the {role} is loaded and not {quantize}; load it with "
+            f"load_model(quantize={quantize!r}), or give its source"
         )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.int8 import check_quantize
 from hippo_jax.architectures.published import published_config, published_names
 from hippo_jax.architectures.registry import family_of
 from hippo_jax.decoding.config import DEFAULT_GAMMA
@@ -140,6 +141,8 @@ def plan_memory(
     keep_ratio: float = 0.1,
     memory: Memory | None = None,
     platform: str = "gpu",
+    quantize_target: str | None = None,
+    quantize_draft: str | None = None,
 ) -> MemoryPlan:
     """What a pair needs on each device to answer one call.
 
@@ -152,6 +155,7 @@ def plan_memory(
         layout: devices and how they are used; default one device.
         call: video, prompt and answer.
         dtype: of weights, caches and activations.
+        quantize_target, quantize_draft: as for ``load_pair``: smaller weights, all else alike.
         gamma, keep_ratio: as in ``HippoConfig``.
         memory: what each device has.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``: it bounds the blocks of attention scores.
@@ -161,6 +165,7 @@ def plan_memory(
             that make no sense.
     """
     layout, call = layout or Layout(), call or Call()
+    small = check_quantize(quantize_target), check_quantize(quantize_draft)
     item = parse_dtype(dtype).itemsize
     if draft is not None:
         check_configs(target, draft, family_of(target.family).shared)
@@ -205,9 +210,9 @@ def plan_memory(
     configs = [target] if draft is None else [target, draft]
     counts = (layout.target, layout.draft)
     roles = tuple(
-        RoleMemory(role, devices, weight_bytes(config, dtype, devices), cache, reading, own)
-        for role, config, devices, cache, reading, own in zip(
-            ("target", "draft"), configs, counts, caches, found, rounds, strict=False
+        RoleMemory(role, devices, weight_bytes(config, dtype, devices, how), cache, reading, own)
+        for role, config, devices, how, cache, reading, own in zip(
+            ("target", "draft"), configs, counts, small, caches, found, rounds, strict=False
         )
     )
     inputs = held.input_bytes(sizes)

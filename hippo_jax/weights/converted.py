@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hippo_jax.architectures.int8 import with_int8_kernels
 from hippo_jax.architectures.parameters import Declared, declared, with_values
 from hippo_jax.architectures.registry import family_of
 from hippo_jax.architectures.sharding import Home, specs_at
@@ -17,7 +18,7 @@ from hippo_jax.architectures.video_lm import VideoLM, abstract_model
 from hippo_jax.errors import HippoError
 from hippo_jax.weights import manifest as files
 from hippo_jax.weights.checkpoint import read_config, with_tied
-from hippo_jax.weights.host import DTYPES, aligned_empty, place, release_freed
+from hippo_jax.weights.host import DTYPES, aligned_empty, place_weight, release_freed
 from hippo_jax.weights.manifest import Manifest, Piece
 from hippo_jax.weights.safetensors_reader import shorten
 
@@ -41,7 +42,9 @@ def is_converted(directory: Path) -> bool:
     return files.is_finished(directory)
 
 
-def load(directory: Path, dtype: np.dtype[Any], home: Home | None) -> VideoLM:
+def load(
+    directory: Path, dtype: np.dtype[Any], home: Home | None, quantize: str | None = None
+) -> VideoLM:
     """The model of a finished conversion (see ``load_model``)."""
     found = files.read_manifest(directory)
     if found.dtype not in DTYPES:
@@ -58,10 +61,12 @@ def load(directory: Path, dtype: np.dtype[Any], home: Home | None) -> VideoLM:
     model = abstract_model(config)
     wanted = declared(model)
     _require_shapes(directory, found, wanted)
-    specs = specs_at(model.config, wanted, home)
+    model = model if quantize is None else with_int8_kernels(model)
+    specs = specs_at(model.config, declared(model), home)
     weights: dict[str, jax.Array] = {}
     for path, value in _weights(directory, found, wanted):
-        weights[path], finite = place(value, dtype, specs[path], home)
+        placed, finite = place_weight(path, value, dtype, specs, home)
+        weights |= placed
         if not finite:
             raise HippoError(
                 f"{directory}: {path} has values that are not finite in {dtype.name};"

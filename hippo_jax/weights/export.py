@@ -56,11 +56,17 @@ def save_hf(
 
     Raises:
         HippoError: a model of another family than Qwen2.5-VL, neither ``config`` nor a source that
-            has one, weights that are not finite in ``dtype``, or the directory cannot be written.
+            has one, a quantized model, weights that are not finite in ``dtype``, or the directory
+            cannot be written.
     """
     if model.config.family != _FAMILY:
         raise HippoError(
             f"only models of the family {_FAMILY} can be saved, this one is {model.config.family}"
+        )
+    if model.quantize is not None:
+        raise HippoError(
+            f"the kernels of this model are {model.quantize} and cannot be saved; load it again "
+            "without quantize"
         )
     target = parse_dtype(dtype)
     place = Path(directory).expanduser()

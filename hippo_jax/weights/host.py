@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from hippo_jax.architectures.int8 import LARGEST, scale_path
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.errors import HippoError
 
@@ -113,13 +114,37 @@ def _tiles(source: Array) -> Iterator[Index]:
         yield (slice(i, i + rows),)
 
 
-def converted(source: Array, dtype: np.dtype[Any]) -> tuple[Array, bool]:
-    """A contiguous aligned copy in ``dtype``, and whether all of it is finite there."""
+def column_scales(source: Array) -> Array:
+    """Of a kernel ``[in, out ...]`` the scale of each output's int8 values, float32 ``[out ...]``:
+    its largest magnitude over 127. Not finite if a value is not."""
+    largest = np.zeros(source.shape[1:], np.float32)
+    with np.errstate(over="ignore"):
+        for tile in _tiles(source):
+            own = largest[tile[1:]]
+            np.maximum(own, np.abs(source[tile].astype(np.float32)).max(axis=0), out=own)
+    return largest / np.float32(LARGEST)
+
+
+def _quantized(source: Array, scale: Array) -> Array:
+    """The nearest whole multiples of ``scale``; 0 where that is 0."""
+    values = np.zeros(source.shape, np.float32)
+    np.divide(source.astype(np.float32), scale, out=values, where=scale > 0)
+    return np.clip(np.rint(values), -LARGEST, LARGEST)
+
+
+def converted(
+    source: Array, dtype: np.dtype[Any], scale: Array | None = None
+) -> tuple[Array, bool]:
+    """A contiguous aligned copy in ``dtype``, and whether all of it is finite there.
+
+    With ``scale`` (from ``column_scales`` of the whole kernel, cut as ``source`` is) its multiples.
+    """
     out = aligned_empty(source.shape, dtype)
     finite = True
     with np.errstate(over="ignore", invalid="ignore"):
         for tile in _tiles(source):
-            out[tile] = source[tile]
+            piece = source[tile]
+            out[tile] = piece if scale is None else _quantized(piece, scale[tile[1:]])
             finite = finite and bool(np.isfinite(out[tile]).all())
     return out, finite
 
@@ -135,17 +160,40 @@ def fits(source: Array, dtype: np.dtype[Any]) -> bool:
         return all(bool(np.isfinite(source[tile].astype(dtype)).all()) for tile in _tiles(source))
 
 
+def place_weight(
+    path: str, source: Array, dtype: np.dtype[Any], specs: Mapping[str, P], home: Home | None
+) -> tuple[dict[str, jax.Array], bool]:
+    """The weight at ``path``, by path, on its devices; and whether all of it is finite.
+
+    It is in ``dtype``, or in int8 with its scales beside it if ``specs`` has a place for these. The
+    scales of a kernel that is split come from the whole of it, so that the parts are those of the
+    kernel on one device.
+    """
+    if scale_path(path) not in specs:
+        array, finite = place(source, dtype, specs[path], home)
+        return {path: array}, finite
+    scale = column_scales(source)
+    kernel, _ = place(source, np.dtype(np.int8), specs[path], home, scale)
+    scales, finite = place(scale, scale.dtype, specs[scale_path(path)], home)
+    return {path: kernel, scale_path(path): scales}, finite
+
+
 def place(
-    source: Array, dtype: np.dtype[Any], spec: P, home: Home | None
+    source: Array,
+    dtype: np.dtype[Any],
+    spec: P,
+    home: Home | None,
+    scale: Array | None = None,
 ) -> tuple[jax.Array, bool]:
     """``source`` (in our layout) on its devices in ``dtype``, and whether all of it is finite.
 
     Without a home the array is uncommitted on the default device, so that it may still enter a
     computation over many devices. On a mesh each device gets its own shard from the host. Returns
     when the transfer is done, so that host buffers never wait in a row for an accelerator.
+    ``scale``: see ``converted``.
     """
     if home is None:
-        whole, finite = converted(source, dtype)
+        whole, finite = converted(source, dtype, scale)
         return jax.device_put(whole).block_until_ready(), finite
 
     # Devices that hold the same part share one host buffer.
@@ -164,7 +212,9 @@ def place(
             taken.append((start, start + length))
         key = tuple(taken)
         if key not in parts:
-            parts[key] = converted(source[tuple(slice(*ends) for ends in key)], dtype)
+            cut = tuple(slice(*ends) for ends in key)
+            own = None if scale is None else scale[cut[1:]]
+            parts[key] = converted(source[cut], dtype, own)
         return parts[key][0]
 
     array = jax.make_array_from_callback(shape, home.sharding(spec), shard)

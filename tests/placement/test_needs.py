@@ -136,7 +136,7 @@ def test_a_loaded_model_counts_as_it_is(configs, monkeypatch) -> None:
     once = weight_bytes(configs[0], "float32", None) + weight_bytes(configs[1], "bfloat16", None)
     assert needs.on(jax.devices()[0]) == once
 
-    def begin(*arguments):
+    def begin(*arguments, **keywords):
         raise AssertionError("weights are read")
 
     monkeypatch.setattr(pair_module, "load_at", begin)
@@ -174,7 +174,9 @@ def test_directories_are_judged_by_what_they_hold(configs, tmp_path, monkeypatch
     (stored / "config.json").write_text(json.dumps(found | {"tie_word_embeddings": True}))
     hj.convert(stored, made)
     once = weight_bytes(configs[1], "float32", None)
-    monkeypatch.setattr(pair_module, "load_at", lambda *arguments: pytest.fail("weights are read"))
+    monkeypatch.setattr(
+        pair_module, "load_at", lambda *arguments, **keywords: pytest.fail("weights are read")
+    )
     for directory in stored, made:
         with pytest.raises(hj.HippoError, match="do not fit in memory") as caught:
             hj.load_pair(

@@ -109,7 +109,7 @@ def test_two_meshes_over_several_processes_are_refused_before_loading(
     """Told at the first round they would cost the load of both models."""
     placement = hj.Placement.on(1, 1)
     monkeypatch.setattr(jax, "process_index", lambda: 1)  # another one's devices
-    monkeypatch.setattr(pair_module, "load_at", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(pair_module, "load_at", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(hj.HippoError, match="driven from one process") as caught:
         hj.load_pair("demo", placement=placement)
     assert "\n" not in str(caught.value)
