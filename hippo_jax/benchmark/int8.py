@@ -195,7 +195,7 @@ def as_table(outcome: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Gamma {outcome['gamma']}, greedy; all tokens are those of the row's own target alone. The "
+        f"Gamma {outcome['gamma']}, greedy; all tokens are those of the row's own target. The "
         f"two targets gave the same answer to {outcome['same_answers']} of {outcome['clips']} "
         "clips. Acceptance in % (standard error over clips).",
         "",
