@@ -13,7 +13,7 @@ A kernel is converted to the dtype of the activations as it is used. Left to its
 before the loop that uses it, and whole kernels in full precision wait beside the small ones. On
 accelerators a barrier ties the conversion to the activations of each step; the matmul behind it can
 still take it in. (No accelerator has been looked at.) On a CPU, which would convert the kernels of
-all layers at once even so, a loop converts some columns at a time.
+all layers at once even so, a loop converts some columns of each large kernel at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ M = TypeVar("M", bound=nnx.Module)
 
 INT8 = "int8"
 LARGEST = 127
-# Numbers of a kernel that a CPU converts at a time: 1 MiB in float32, which stays in cache.
+# Numbers of a kernel that a CPU converts at a time: 1 MiB in float32. Kernels of so many are
+# converted whole, which spares small models the loop.
 CPU_TILE = 1 << 18
 _COLUMNS = 64
 
@@ -76,7 +77,8 @@ def int8_matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
 
     Sums are float32, for those of whole numbers up to 127 can be beyond float16.
     """
-    return (_by_columns if platform() == "cpu" else _at_once)(x, kernel) * scale
+    large = platform() == "cpu" and kernel.size > CPU_TILE
+    return (_by_columns if large else _at_once)(x, kernel) * scale
 
 
 def _at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -87,7 +89,7 @@ def _at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _by_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
     inputs, outputs = kernel.shape
     width = max(_COLUMNS, CPU_TILE // inputs // _COLUMNS * _COLUMNS)
-    width = min(width, -(-outputs // 2))  # never one tile alone: that loop would be taken apart
+    width = min(width, -(-outputs // 2))  # a loop of one turn would be taken apart
 
     def add(index: jax.Array, y: jax.Array) -> jax.Array:
         start = jnp.minimum(index * width, outputs - width)  # the last may overlap the one before

@@ -110,7 +110,7 @@ def check_matmul() -> None:
     scale = rng.uniform(0.01, 1, 200).astype(np.float32)
     x = rng.standard_normal((2, 3, 24)).astype(np.float32)
     for platform in "cpu", "gpu":
-        for outputs in 200, 129, 1:
+        for outputs in 200, 129, 2:
             with (
                 mock.patch.object(int8, "platform", lambda name=platform: name),
                 mock.patch.object(int8, "CPU_TILE", 1),
