@@ -1,6 +1,7 @@
 """int8 kernels compute what their dequantized weights would, in every family and on every mesh."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -18,13 +19,16 @@ from hippo_jax.weights.load import place_model
 CHECKS = [
     checks.check_matmul,
     checks.check_linear_in_half_precision,
+    checks.check_model,
     checks.check_split,
+    checks.check_split_model,
+    pytest.param(functools.partial(checks.check_split_model, 2), marks=pytest.mark.slow),
     checks.check_loop_memory,
 ]
 TABLES = {"decoder.embedding", "decoder.head.kernel", "vision.patch_embedding.kernel"}
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: getattr(check, "__name__", "two"))
 def test_check(check) -> None:
     check()
 
@@ -74,7 +78,13 @@ def test_published_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "target", "draft"), [("sequential", True, True), ("parallel", False, True)]
+    ("schedule", "target", "draft"),
+    [
+        ("sequential", True, True),
+        pytest.param("parallel", True, True, marks=pytest.mark.slow),
+        pytest.param("parallel", False, True, marks=pytest.mark.slow),
+        pytest.param("sequential", False, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_pair(schedule: str, target: bool, draft: bool) -> None:
     """An int8 target has its own answer, whatever the draft; an int8 draft changes nothing."""
@@ -106,7 +116,10 @@ def assert_lossless(schedule, small_target, small_draft, place=None) -> None:
 @pytest.mark.parametrize(
     ("schedule", "target", "draft", "place"),
     [
-        ("parallel", True, True, lambda: hj.Placement.on(1, 1)),
+        ("parallel", False, True, lambda: hj.Placement.on(1, 1)),
+        pytest.param(
+            *("parallel", True, True, lambda: hj.Placement.on(1, 1)), marks=pytest.mark.slow
+        ),
         pytest.param(
             *("parallel", True, False, lambda: hj.Placement.on(2, 1, one_program=True)),
             marks=pytest.mark.slow,

@@ -199,6 +199,20 @@ def test_options_reach_decoding(asked, tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(models, hj.VideoLM) and options["config"] is None
 
 
+def test_int8_of_each_model(asked) -> None:
+    for words, expected in {
+        ("--int8", "draft"): (None, "int8"),
+        ("--int8", "target"): ("int8", None),
+        ("--int8", "both", "--target", TARGET, "--draft", DRAFT): ("int8", "int8"),
+        (): (None, None),
+    }.items():
+        models, _, _ = asked(*words)
+        assert (models.target.quantize, models.draft.quantize) == expected
+    for words in (("--schedule", "autoregressive"), ("--target", TARGET)):
+        model, _, _ = asked(*words, "--int8", "target")
+        assert model.quantize == "int8"
+
+
 def test_a_pair_of_the_zoo_brings_its_own_keep_ratio(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

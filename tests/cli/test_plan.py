@@ -66,8 +66,25 @@ def test_every_option_counts(capsys) -> None:
         ("--devices", "2", "--placement", "program"),
         ("--platform", "cpu"),
         ("--memory", "9GB"),
+        ("--int8", "draft"),
+        ("--int8", "target"),
     ):
         assert found(capsys, *base, *option) != plain, option
+
+
+def test_int8_weights(capsys) -> None:
+    """Smaller weights of the models that were named, and all else alike."""
+    base = ("--target", "internvl3-8b", "--draft", "internvl3-1b", "--memory", "80GiB")
+    plain = found(capsys, *base)
+    for which, roles in (("draft", ["draft"]), ("both", ["target", "draft"])):
+        small = found(capsys, *base, "--int8", which)
+        for role, own in plain["roles"].items():
+            expected = own["weights"]
+            if role in roles:
+                config = published_config({"target": "internvl3-8b", "draft": "internvl3-1b"}[role])
+                expected = weight_bytes(config, "bfloat16", None, "int8")
+                assert expected < 0.8 * own["weights"]
+            assert small["roles"][role] == {**own, "weights": expected}
 
 
 def test_which_published_pair_fits(capsys) -> None:
@@ -99,6 +116,7 @@ def test_of_the_hub_only_small_files_are_asked_for(capsys, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--target", "qwen2.5-vl-7b", "--int8", "draft"], "--int8 draft is about a draft"),
         (["--target", "qwen9"], "neither a directory nor a published size"),
         (["--target", ""], "a source is empty"),
         (["--target", "./nowhere"], "no such directory"),
