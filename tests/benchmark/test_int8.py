@@ -16,8 +16,9 @@ from hippo_jax.inputs.model_inputs import Row, assemble
 
 
 def test_distances_of_logits() -> None:
-    first = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]) + [[3], [-4]]
-    second = np.log([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]]) + [[3], [-3]]
+    first = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
+    second = np.log([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]])
+    second[1] += 1  # which a softmax does not see
     found = int8.distances(first, second)
     np.testing.assert_allclose(found["largest"], [np.log(2), 1])
     np.testing.assert_allclose(found["mean"], [np.log(4) / 3, 1])
@@ -78,13 +79,14 @@ def test_the_table() -> None:
     figures = {"acceptance_rate": 0.5, "acceptance_error": None, "tokens_per_round": 3.0}
     row = {"target": "int8", "draft": "float"} | dict.fromkeys(acceptance.SCHEDULES, figures)
     logits = {"largest_difference": 0.5, "mean_difference": 0.01, "same_top_token": 0.995}
+    logits |= {"positions": 50, "mean_kl_nats": 1e-5}
     outcome = {
         "machine": {"device": "a CPU", "cores": 2, "jax": "1.0"},
         "clips": 3,
         "gamma": 4,
         "same_answers": 2,
-        "weights": dict.fromkeys(int8.ROLES, {"float": 2**22, "int8": 2**20}),
-        "logits": dict.fromkeys(int8.ROLES, {**logits, "positions": 50, "mean_kl_nats": 1e-5}),
+        "weights": {role: {"float": 2**22, "int8": 2**20} for role in int8.ROLES},
+        "logits": dict.fromkeys(int8.ROLES, logits),
         "acceptance": [row],
     }
     lines = int8.as_table(outcome).splitlines()

@@ -261,6 +261,8 @@ def test_a_pair_of_the_zoo_brings_its_own_keep_ratio(
         (["--schedule", "autoregressive", "--gamma", "3"], "--gamma"),
         (["--schedule", "autoregressive", "--keep-ratio", "0.1"], "--keep-ratio"),
         (["--schedule", "autoregressive", "--show-tokens", "x.png"], "--show-tokens"),
+        (["--schedule", "autoregressive", "--int8", "draft"], "--int8 draft is about a draft"),
+        (["--target", TARGET, "--int8", "both"], "or use --int8 target"),
         (["--show-tokens", "no/such/folder/x.png"], "no/such/folder"),
         (["--show-tokens", "x.mp4"], "must end in"),
     ],

@@ -44,7 +44,8 @@ def test_the_nearest_multiples_of_each_output_s_scale(checkpoint, stored) -> Non
         ours = item.to_ours(written.tensors[item.name], array.shape).astype(np.float32)
         scale = np.abs(ours).max(axis=0) / np.float32(127)
         np.testing.assert_allclose(values(model)[scale_path(path)], scale, rtol=1e-6)
-        np.testing.assert_allclose(np.asarray(array, np.float32) * scale, ours, atol=0.501 * 0.05)
+        error = np.abs(np.asarray(array, np.float32) * scale - ours)
+        assert (error <= 0.5001 * scale).all(), path
     assert not np.asarray(values(model)[PATH])[:, 3].any()
 
 
@@ -67,7 +68,7 @@ def test_only_stored_values_can_overflow(checkpoint) -> None:
     large = checkpoint("large", change=enlarge).directory
     model = hj.load_model(large, dtype="float16", quantize="int8")
     assert np.asarray(values(model)[scale_path(PATH)])[0] == np.float32(1e6) / np.float32(127)
-    with pytest.raises(hj.HippoError, match="1 with NaN or infinite values: .*down_proj"):
+    with pytest.raises(hj.HippoError, match=r"1 with NaN or infinite values: .*down_proj"):
         hj.load_model(checkpoint("nan", change=spoil).directory, quantize="int8")
 
 
@@ -102,7 +103,7 @@ def test_an_int8_model_is_not_saved(checkpoint, tmp_path) -> None:
 
 
 def test_pairs() -> None:
-    """Each role by itself; memory is that of the loaded weights; loaded models count as they are."""
+    """Each role by itself; the memory that is asked for is that of the loaded weights."""
     target = hj.load_model(checkpoint_directory("demo", "target"), quantize="int8")
     draft = checkpoint_directory("demo", "draft")
     pair = hj.load_pair(target=target, draft=draft, quantize_target="int8")
