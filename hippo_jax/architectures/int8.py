@@ -47,9 +47,9 @@ def check_quantize(quantize: Any) -> str | None:
     Raises:
         HippoError: anything else.
     """
-    if quantize is None or quantize == INT8:
-        return None if quantize is None else INT8
-    raise HippoError(f'quantize {quantize!r}: use "int8", or None for weights as they are')
+    if quantize not in (None, INT8):
+        raise HippoError(f'quantize {quantize!r}: use "int8", or None for weights as they are')
+    return None if quantize is None else INT8
 
 
 def scale_path(path: str) -> str:

@@ -155,7 +155,8 @@ def plan_memory(
         layout: devices and how they are used; default one device.
         call: video, prompt and answer.
         dtype: of weights, caches and activations.
-        quantize_target, quantize_draft: as for ``load_pair``: smaller weights, all else alike.
+        quantize_target, quantize_draft: as for ``load_pair``: smaller weights, all else alike. The
+            parts of kernels that are converted as they are used are not counted.
         gamma, keep_ratio: as in ``HippoConfig``.
         memory: what each device has.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``: it bounds the blocks of attention scores.

@@ -118,7 +118,7 @@ def column_scales(source: Array) -> Array:
     """Of a kernel ``[in, out ...]`` the scale of each output's int8 values, float32 ``[out ...]``:
     its largest magnitude over 127. Not finite if a value is not."""
     largest = np.zeros(source.shape[1:], np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for tile in _tiles(source):
             own = largest[tile[1:]]
             np.maximum(own, np.abs(source[tile].astype(np.float32)).max(axis=0), out=own)

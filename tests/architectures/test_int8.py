@@ -33,6 +33,18 @@ def test_check(check) -> None:
     check()
 
 
+def test_an_int8_model_goes_to_a_mesh() -> None:
+    """As it is: integers stay integers."""
+    small, home = checks.int8_model(checks.wide()), checks.home(2)
+    moved, expected = (
+        values(place_model(small, home)),
+        values(checks.int8_model(checks.wide(), home)),
+    )
+    for path, array in expected.items():
+        assert moved[path].dtype == array.dtype and moved[path].sharding == array.sharding
+        np.testing.assert_array_equal(np.asarray(moved[path]), np.asarray(array))
+
+
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_every_family(case) -> None:
     """All matrices are int8 but embedding, head, patch embedding and tables."""
