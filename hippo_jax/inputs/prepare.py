@@ -52,6 +52,16 @@ def prepare_inputs(
         HippoError: anything that cannot be read or does not fit, in one line.
     """
     model, draft = target_and_draft(model_or_pair)
+    sampling = {"fps": fps, "num_frames": num_frames, "start": start, "end": end}
+    rows = prepare_rows(model, video, prompt, max_pixels=max_pixels, **sampling)
+    return assemble(model, rows, draft=draft)
+
+
+def prepare_rows(
+    model: Any, video: Any, prompt: Any, *, max_pixels: int | None = None, **sampling: Any
+) -> list[Row]:
+    """The first part of ``prepare_inputs``, which decodes: the rows that ``assemble`` makes a batch
+    of. Arguments and errors are its own; ``model`` is one model, of a pair its target."""
     if model.source is None:
         raise HippoError(
             "this model was made without files, so it has no processor; use ModelInputs.from_hf"
@@ -66,7 +76,6 @@ def prepare_inputs(
         raise HippoError("a prompt is empty; ask something, for example 'Describe the video.'")
     if any(isinstance(item, str) and not item for items in videos for item in items):
         raise HippoError("the path of a video is empty; give a file or a folder, or None")
-    sampling = {"fps": fps, "num_frames": num_frames, "start": start, "end": end}
     read: dict[int, Media] = {}  # a video that serves many rows is decoded once
 
     def encoded(item: Any) -> Media:
@@ -74,11 +83,10 @@ def prepare_inputs(
             read[id(item)] = encode_media(_load(item, processor, sampling), processor)
         return read[id(item)]
 
-    rows = [
+    return [
         encode_row(tokenizer, model.config, processor, [encoded(v) for v in items], text)
         for items, text in zip(videos, prompts, strict=True)
     ]
-    return assemble(model, rows, draft=draft)
 
 
 def _load(item: Any, processor: Processor, sampling: Mapping[str, Any]) -> Any:

@@ -263,6 +263,16 @@ def _read_folder(
     limits: Processor,
     resize: bool,
 ) -> Video:
+    names = _images(folder)
+    source_fps = fps or limits.fps or _UNTIMED_FPS
+    limits = _without_rate(limits)
+    picked, rate, times = _pick(len(names), source_fps, None, num_frames, start, end, limits)
+    frames = (_load_image(names[index]) for index in picked)
+    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times, resize)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The frames of a folder, in their order."""
     names = [
         entry
         for entry in folder.iterdir()
@@ -270,12 +280,18 @@ def _read_folder(
     ]
     if not names:
         raise HippoError(f"folder {folder} holds no images (PNG, JPEG, BMP, WebP); add the frames")
-    names.sort(key=lambda entry: natural_key(entry.name))
-    source_fps = fps or limits.fps or _UNTIMED_FPS
-    limits = _without_rate(limits)
-    picked, rate, times = _pick(len(names), source_fps, None, num_frames, start, end, limits)
-    frames = (_load_image(names[index]) for index in picked)
-    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times, resize)
+    return sorted(names, key=lambda entry: natural_key(entry.name))
+
+
+def folder_video(folder: Path, fps: float, start: float | None, end: float | None) -> Video:
+    """The frames of a folder that were taken `fps` a second, from `start` to `end` seconds, as a
+    video of that rate, which can be sampled again (`read_video` takes a folder's frames as sampled
+    already). HippoError as there."""
+    names = _images(folder)
+    first, stop = span(fps, len(names), start, end)
+    shown = stop - first
+    frames = (_load_image(name) for name in names[first:stop])
+    return Video(_collect(frames, shown, shown, False, ProcessorConfig()), fps)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -45,8 +45,8 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_here(place: Path) -> Iterator[None]:
-    """Hold a directory against other processes; the system lets go of it after a kill."""
+def only_here(place: Path, doing: str = "converting to it") -> Iterator[None]:
+    """Hold a directory or file against other processes; the system lets go of it after a kill."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -57,7 +57,7 @@ def only_here(place: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HippoError(f"{place}: another process is converting to it") from None
+            raise HippoError(f"{place}: another process is {doing}") from None
         except OSError:
             pass  # a file system without locks
         yield

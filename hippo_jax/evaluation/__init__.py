@@ -1,0 +1,1 @@
+"""A pair on a benchmark: readers, the resumable run over devices and hosts, the summary."""

@@ -1,0 +1,176 @@
+"""Replicas of a pair, a device each, that decode different rows in one call.
+
+One program for each size, compiled before it is timed: ``jax.shard_map`` over the mesh axis
+``"data"`` around ``hippo_generate`` and ``generate``, the weights copied to every device, the rows
+split. A device's rows do not know of the others'.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hippo_jax.decoding.arguments import make_settings
+from hippo_jax.decoding.config import HippoConfig
+from hippo_jax.decoding.generate import Generation, generate
+from hippo_jax.errors import HippoError
+from hippo_jax.inputs.model_inputs import ModelInputs, Row, assemble
+from hippo_jax.placement.pair import ModelPair
+from hippo_jax.scheduling.hippo import hippo_generate
+
+AXIS = "data"
+HIPPO, PLAIN = "hippo", "plain"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The answers of a call and what it took.
+
+    Attributes:
+        generation: host arrays, one row for each row that was given.
+        seconds: the whole call, prefill and decoding, inputs on the devices already.
+    """
+
+    generation: Generation
+    seconds: float
+
+
+@dataclass
+class Replicas:
+    """A pair on ``count`` devices of this process.
+
+    Attributes:
+        pair: on one device, or on the host.
+        count: devices, one replica each.
+        batch: rows of a replica.
+        max_new_tokens: of every answer.
+        config: of HIPPO decoding.
+
+    Raises:
+        HippoError: there are not as many devices, or the pair has devices of its own.
+    """
+
+    pair: ModelPair
+    count: int = 1
+    batch: int = 1
+    max_new_tokens: int = 128
+    config: HippoConfig = field(default_factory=HippoConfig)
+
+    def __post_init__(self) -> None:
+        devices = jax.local_devices()
+        if self.count < 1 or self.batch < 1:
+            raise HippoError("there must be at least one replica, and one row in each")
+        if self.count > len(devices):
+            raise HippoError(
+                f"{self.count} replicas need as many devices, and there is {len(devices)}; on a "
+                f"CPU set XLA_FLAGS=--xla_force_host_platform_device_count={self.count}"
+            )
+        if self.pair.placement.target is not None:
+            raise HippoError("replicas hold a whole pair each; load the pair without a placement")
+        self._mesh = Mesh(np.array(devices[: self.count]), (AXIS,), axis_types=(AxisType.Auto,))
+        self._everywhere = NamedSharding(self._mesh, P())
+        self._split = NamedSharding(self._mesh, P(AXIS))
+        self._copies = jax.device_put(self.pair, self._everywhere)
+        self._programs: dict[Hashable, Any] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows of one call."""
+        return self.count * self.batch
+
+    def size_of(self, row: Row) -> Hashable:
+        """What rows must share to go into one call."""
+        alone = _shapes(self.single(row))
+        # The parts of several rows lie behind each other, so there buckets are not enough.
+        return alone if self.batch == 1 else (alone, tuple(item.grid for item in row.media))
+
+    def single(self, row: Row) -> ModelInputs:
+        """The inputs of one row alone.
+
+        Raises:
+            HippoError: it does not fit the models, or leaves no room for the answer.
+        """
+        inputs = assemble(self.pair.target, [row], draft=self.pair.draft)
+        make_settings(self.pair.target, inputs, self.max_new_tokens, None, None, None, None)
+        return inputs
+
+    def inputs(self, rows: Sequence[Row]) -> ModelInputs:
+        """A call's inputs, on the devices: arrays ``[replicas, ...]``. Rows of one ``size_of``;
+        copies of the first stand in for those that are missing."""
+        full = [*rows, *[rows[0]] * (self.rows - len(rows))]
+        pair = self.pair
+        shares = [
+            assemble(pair.target, full[i : i + self.batch], draft=pair.draft)
+            for i in range(0, self.rows, self.batch)
+        ]
+        stacked = jax.tree.map(lambda *parts: np.stack([np.asarray(x) for x in parts]), *shares)
+        return jax.block_until_ready(jax.device_put(stacked, self._split))
+
+    def decode(self, way: str, inputs: ModelInputs, rows: int) -> Decoded:
+        """Answers of the first ``rows`` rows.
+
+        Args:
+            way: ``"hippo"`` or ``"plain"``.
+            inputs: from ``inputs``.
+        """
+        (program,) = self.compile([way], inputs)
+        begin = time.perf_counter()
+        found = jax.block_until_ready(program(self._copies, inputs))
+        seconds = time.perf_counter() - begin
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], jax.device_get(found))
+        return Decoded(flat, seconds)
+
+    @property
+    def compiled(self) -> int:
+        """Programs compiled so far."""
+        return len(self._programs)
+
+    def compile(self, ways: Sequence[str], inputs: ModelInputs) -> list[Any]:
+        """The programs for inputs of this size, compiled side by side where they are new."""
+        shapes = _shapes(inputs)
+        missing = [way for way in ways if (way, shapes) not in self._programs]
+        with ThreadPoolExecutor(2) as pool:  # a compiler works on one core
+            lowered = [self._lower(way, inputs) for way in missing]
+            made = list(pool.map(lambda program: program.compile(), lowered))
+            self._programs.update(zip([(way, shapes) for way in missing], made, strict=True))
+        return [self._programs[way, shapes] for way in ways]
+
+    def _lower(self, way: str, inputs: ModelInputs) -> Any:
+        whole = jax.shard_map(
+            partial(_own_rows, self._function(way)),
+            mesh=self._mesh,
+            in_specs=(P(), P(AXIS)),
+            out_specs=P(AXIS),
+            check_vma=False,
+        )
+        return jax.jit(whole).lower(self._copies, inputs)
+
+    def _function(self, way: str) -> Callable[[ModelPair, ModelInputs], Generation]:
+        if way == HIPPO:
+            return partial(hippo_generate, max_new_tokens=self.max_new_tokens, config=self.config)
+        return lambda pair, inputs: generate(
+            pair.target, inputs, max_new_tokens=self.max_new_tokens
+        )
+
+
+def _own_rows(
+    function: Callable[[ModelPair, ModelInputs], Generation], pair: ModelPair, inputs: ModelInputs
+) -> Generation:
+    """One device's part of a call: its share of the leading axis is one."""
+    found = function(pair, jax.tree.map(lambda x: x[0], inputs))
+    return jax.tree.map(lambda x: x[None], found)
+
+
+def _shapes(inputs: ModelInputs) -> Hashable:
+    """What a program is compiled for."""
+    leaves, structure = jax.tree.flatten(inputs)
+    return structure, tuple((np.shape(x), np.dtype(x.dtype).str) for x in leaves)

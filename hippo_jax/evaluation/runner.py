@@ -1,0 +1,266 @@
+"""A pair over samples: decoding ahead, batches of one size, a durable line a sample.
+
+A line (see ``results``) holds what was measured, so that every figure can be made again:
+
+    index, id, kind, tasks   of the sample
+    error                    why there is no answer, else null and the fields below
+    text, tokens             the answer; the end token, if any, is the last one
+    prompt_tokens, visual_tokens, kept_visual_tokens
+    stats                    rounds, round_tokens, accepted, judged and runs of SpeculationStats
+    seconds                  prepare: reading the video; hippo and plain: this row's share of its
+                             call (prefill and decoding, compilation left out)
+    batch                    the first sample of the call, which rows of one call share
+    answer, letter, rule     of a question: the right letter and the one that the text gives
+    plain                    equal: whether plain decoding gave the same tokens; of the first
+                             difference its place and both tokens; null where it was not run
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hippo_jax.decoding.config import HippoConfig
+from hippo_jax.decoding.generate import Generation
+from hippo_jax.errors import HippoError
+from hippo_jax.evaluation.choice import read_answer
+from hippo_jax.evaluation.pipeline import ahead, gather
+from hippo_jax.evaluation.replicas import HIPPO, PLAIN, Replicas
+from hippo_jax.evaluation.results import Results
+from hippo_jax.evaluation.samples import Sample
+from hippo_jax.inputs.model_inputs import Media
+from hippo_jax.inputs.model_inputs import Row as Prompt
+from hippo_jax.inputs.prepare import prepare_rows
+from hippo_jax.inputs.video import folder_video
+
+AHEAD = 2  # calls whose videos are read while one runs
+PATIENCE = 4  # calls whose rows may wait for others of their size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is evaluated, samples and pair aside.
+
+    Attributes:
+        config: of HIPPO decoding, which is greedy here.
+        max_new_tokens: of every answer.
+        fps, num_frames, max_pixels: frames, as for ``prepare_inputs``.
+        replicas, batch: devices of this process, and rows of each in one call.
+        baseline: plain decoding of the captions too, in turns with HIPPO's.
+        check: plain decoding of everything.
+    """
+
+    config: HippoConfig = field(default_factory=HippoConfig)
+    max_new_tokens: int = 128
+    fps: float | None = None
+    num_frames: int | None = None
+    max_pixels: int | None = None
+    replicas: int = 1
+    batch: int = 1
+    baseline: bool = True
+    check: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise HippoError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.fps is not None and self.num_frames is not None:
+            raise HippoError("fps and num_frames cannot both be given; give one of them")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sample's prompt, ready for a batch."""
+
+    prompt: Prompt
+    size: Any
+    seconds: float
+
+
+class Preparer:
+    """Reads a sample's video and makes its prompt. The last videos are kept, as benchmarks ask
+    several questions about one. Called by several threads."""
+
+    KEPT = 2
+
+    def __init__(self, replicas: Replicas, settings: Settings) -> None:
+        self.replicas, self.settings = replicas, settings
+        self._media: OrderedDict[Any, Sequence[Media]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, sample: Sample) -> Prepared:
+        """The prompt and its size; HippoError says what is wrong with the video."""
+        begin = time.perf_counter()
+        part = (sample.video, sample.start, sample.end)
+        with self._lock:
+            media = self._media.get(part)
+        prompt = self._prompt(sample, media)
+        with self._lock:
+            self._media[part] = prompt.media
+            while len(self._media) > self.KEPT:
+                self._media.popitem(last=False)
+        size = self.replicas.size_of(prompt)
+        return Prepared(prompt, size, time.perf_counter() - begin)
+
+    def _prompt(self, sample: Sample, media: Sequence[Media] | None) -> Prompt:
+        model, settings = self.replicas.pair.target, self.settings
+        if media is not None:
+            return prepare_rows(model, [list(media)], sample.prompt)[0]
+        frames: dict[str, Any] = {
+            "max_pixels": settings.max_pixels,
+            "fps": settings.fps,
+            "num_frames": settings.num_frames,
+        }
+        folder = Path(sample.video)
+        if sample.frame_rate is not None and folder.is_dir():
+            part = folder_video(folder, sample.frame_rate, sample.start, sample.end)
+            return prepare_rows(model, part, sample.prompt, **frames)[0]
+        frames |= {"start": sample.start, "end": sample.end}
+        return prepare_rows(model, sample.video, sample.prompt, **frames)[0]
+
+
+def run_samples(
+    samples: Iterable[tuple[int, Sample]],
+    replicas: Replicas,
+    settings: Settings,
+    results: Results,
+    *,
+    prepare: Callable[[Sample], Prepared] | None = None,
+    to_text: Callable[[Sequence[int]], str] | None = None,
+    report: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Evaluate samples and append a line for each.
+
+    Args:
+        samples: with their places in the benchmark.
+        prepare, to_text: other ways to make prompts and texts than by the pair's own files.
+        report: called with how many lines were written.
+    """
+    prepare = prepare or Preparer(replicas, settings)
+    to_text = to_text or _decoder(replicas)
+
+    def ready() -> Iterator[tuple[int, Sample, Prepared]]:
+        depth = AHEAD * replicas.rows
+        for (index, sample), found in ahead(samples, lambda one: prepare(one[1]), depth=depth):
+            if isinstance(found, Exception):
+                results.append({**_head(index, sample), "error": _reason(found)})
+                report(1)
+            else:
+                yield index, sample, found
+
+    def size_of(one: tuple[int, Sample, Prepared]) -> Any:
+        # Captions are timed, so their calls are not shared with questions.
+        return one[1].kind, one[2].size
+
+    patience = PATIENCE * replicas.rows
+    for number, group in enumerate(gather(ready(), size_of, replicas.rows, patience)):
+        for row in _call(group, replicas, settings, to_text, plain_first=number % 2 == 1):
+            results.append(row)
+        report(len(group))
+
+
+def _call(
+    group: Sequence[tuple[int, Sample, Prepared]],
+    replicas: Replicas,
+    settings: Settings,
+    to_text: Callable[[Sequence[int]], str],
+    plain_first: bool,
+) -> list[dict[str, Any]]:
+    """The lines of one call. Ways of decoding take turns in who goes first."""
+    kind = group[0][1].kind
+    ways = [HIPPO]
+    if settings.check or (settings.baseline and kind == "caption"):
+        ways = [PLAIN, HIPPO] if plain_first else [HIPPO, PLAIN]
+    try:
+        inputs = replicas.inputs([one[2].prompt for one in group])
+        replicas.compile(ways, inputs)
+        found = {way: replicas.decode(way, inputs, len(group)) for way in ways}
+    except (HippoError, jax.errors.JaxRuntimeError, MemoryError) as error:
+        # A device that is too small for these videos may hold the next ones.
+        return [{**_head(i, sample), "error": _reason(error)} for i, sample, _ in group]
+    plain = found.get(PLAIN)
+    seconds = {way: one.seconds / len(group) for way, one in found.items()}
+    rows = []
+    for place, (index, sample, prepared) in enumerate(group):
+        tokens = _tokens(found[HIPPO].generation, place)
+        text = to_text(tokens)
+        rows.append(
+            {
+                **_head(index, sample),
+                "error": None,
+                "text": text,
+                "tokens": tokens,
+                "prompt_tokens": len(prepared.prompt.ids),
+                **_counters(found[HIPPO].generation.stats, place),
+                "seconds": {"prepare": prepared.seconds, **seconds},
+                "batch": group[0][0],
+                **_choice(sample, text),
+                "plain": plain and compared(_tokens(plain.generation, place), tokens),
+            }
+        )
+    return rows
+
+
+def _head(index: int, sample: Sample) -> dict[str, Any]:
+    return {"index": index, "id": sample.id, "kind": sample.kind, "tasks": list(sample.tasks)}
+
+
+def _choice(sample: Sample, text: str) -> dict[str, Any]:
+    if sample.kind != "choice":
+        return {}
+    letter = read_answer(sample.rule, text, len(sample.options))
+    return {"answer": sample.answer, "letter": letter, "rule": sample.rule}
+
+
+def _tokens(generation: Generation, row: int) -> list[int]:
+    return np.asarray(generation.tokens[row, : int(generation.lengths[row])]).tolist()
+
+
+def _counters(stats: Any, row: int) -> dict[str, Any]:
+    runs = np.asarray(stats.runs[row])
+    counted = ("rounds", "round_tokens", "accepted", "judged")
+    return {
+        "visual_tokens": int(stats.visual_tokens[row]),
+        "kept_visual_tokens": int(stats.kept_visual_tokens[row]),
+        "stats": {
+            **{name: int(getattr(stats, name)[row]) for name in counted},
+            "runs": runs[runs >= 0].tolist(),
+        },
+    }
+
+
+def compared(plain: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
+    """Plain decoding's tokens beside HIPPO's: whether they are equal, else where they part.
+
+    A token that only one of them has stands beside ``None``.
+    """
+    if list(plain) == list(tokens):
+        return {"equal": True}
+    both = enumerate(zip(plain, tokens, strict=False))
+    place = next((i for i, (a, b) in both if a != b), min(len(plain), len(tokens)))
+    return {
+        "equal": False,
+        "place": place,
+        "plain_token": plain[place] if place < len(plain) else None,
+        "token": tokens[place] if place < len(tokens) else None,
+    }
+
+
+def _decoder(replicas: Replicas) -> Callable[[Sequence[int]], str]:
+    tokenizer = replicas.pair.tokenizer
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _reason(error: BaseException) -> str:
+    """One line. What is no fault of the video is named as what it is."""
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, (HippoError, OSError)) and said:
+        return said
+    return f"{type(error).__name__}: {said}"
