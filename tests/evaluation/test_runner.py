@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from support.tiny_replicas import NEW_TOKENS, prompt
+from support.tiny_replicas import NEW_TOKENS, prompt, tiny_replicas
 
 from hippo_jax.errors import HippoError
 from hippo_jax.evaluation import evaluate as evaluation
 from hippo_jax.evaluation.evaluate import complete, run_missing, sum_up
-from hippo_jax.evaluation.replicas import PLAIN, Replicas
+from hippo_jax.evaluation.replicas import HIPPO, PLAIN, Replicas
 from hippo_jax.evaluation.results import Share, read_all
 from hippo_jax.evaluation.runner import Prepared, Settings, compared
 from hippo_jax.evaluation.samples import Sample
@@ -40,6 +40,12 @@ Run = Callable[..., dict[int, dict[str, Any]]]
 def words(tokens: Any) -> str:
     """A text that says B where there is an even token early on, else nothing."""
     return "B" if any(token % 2 == 0 for token in tokens[:2]) else "?"
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Replicas:
+    """One; its programs are compiled once for all tests here."""
+    return tiny_replicas()
 
 
 @pytest.fixture
@@ -72,6 +78,24 @@ def untimed(value: Any) -> Any:
             if k not in timed and not k.endswith("tokens_per_second")
         }
     return [untimed(one) for one in value] if isinstance(value, list) else value
+
+
+def test_videos_of_one_size_compile_nothing_more(replicas: Replicas) -> None:
+    first = prompt(0)
+    replicas.decode(HIPPO, replicas.inputs([first]), 1)
+    events: list[str] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for row in map(prompt, (20, 21, 22)):
+            assert replicas.size_of(row) == replicas.size_of(first)
+            assert replicas.decode(HIPPO, replicas.inputs([row]), 1).seconds > 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in events if "compile" in event]
 
 
 def test_a_line_a_sample_with_what_was_measured(run: Run, replicas: Replicas) -> None:
