@@ -138,6 +138,8 @@ def _check(args: argparse.Namespace) -> None:
         raise HippoError("demo draws its own clips; leave out --videos")
     if args.benchmark == DEMO and args.ask in ("questions", "both"):
         raise HippoError("demo has captions only; leave out --ask")
+    if args.videos is not None and not args.videos.is_dir():
+        raise HippoError(f"there is no folder {args.videos}; give the folder of the videos")
     if not own and args.benchmark != DEMO and args.data is None and not args.merge:
         raise HippoError(f"say where {args.benchmark} lies: --data DIR")
 
@@ -176,9 +178,14 @@ def _evaluate(args: argparse.Namespace, out: Path) -> int:
     enable_compilation_cache()
     share = _share(args)
     name, sources = _sources(args)
-    pair = load_pair(**sources, dtype=args.dtype)
-    replicas = Replicas(pair, args.replicas, args.batch, settings.max_new_tokens, settings.config)
-    manifest = describe(args.benchmark, samples, root, pair, name, settings, share)
+    replicas = Replicas(
+        load_pair(**sources, dtype=args.dtype),
+        args.replicas,
+        args.batch,
+        settings.max_new_tokens,
+        settings.config,
+    )
+    manifest = describe(args.benchmark, samples, root, replicas.pair, name, settings, share)
     run_missing(
         out,
         manifest,
@@ -256,19 +263,25 @@ def _samples(args: argparse.Namespace, out: Path) -> tuple[list[Any], Path]:
         found = read_benchmark(args.benchmark, args.data, args.videos, instruction=args.instruction)
         root = args.videos or args.data
     found = found[: args.limit]
-    own = args.benchmark.endswith(".jsonl") and args.ask is None
-    ask = args.ask or "both"
+    if args.benchmark.endswith(".jsonl") and args.ask is None:
+        return found, root
+    asked = args.ask or "both"
     questions = [one for one in found if one.kind == "choice"]
     described = [one for one in found if one.kind == "caption"]
-    if not own:
-        known = {(one.video, one.start, one.end) for one in described}
-        described += [
-            one for one in captions(questions) if (one.video, one.start, one.end) not in known
-        ]
-        found = {"questions": questions, "captions": described}.get(ask, questions + described)
-    if not found:
-        raise HippoError(f"{args.benchmark} has no {ask}; choose another --ask")
-    return found, root
+    known = {_part_of(one) for one in described}
+    described += [one for one in captions(questions) if _part_of(one) not in known]
+    kinds = {"questions": questions, "captions": described, "both": questions + described}
+    if not kinds[asked]:
+        raise HippoError(f"{args.benchmark} has no {asked}; choose another --ask")
+    # What is asked about one video stands together, so that it is read once.
+    order: dict[Any, int] = {}
+    for one in found:
+        order.setdefault(_part_of(one), len(order))
+    return sorted(kinds[asked], key=lambda one: order[_part_of(one)]), root
+
+
+def _part_of(sample: Any) -> Any:
+    return sample.video, sample.start, sample.end
 
 
 def _sources(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

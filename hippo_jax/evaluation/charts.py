@@ -17,8 +17,8 @@ BAR = 26  # height of a bar of accuracy
 LABELS, NUMBERS, AXIS = 340, 150, 60  # room for names of tasks, their numbers, marks of an axis
 LETTERS, SMALL = 20, 15
 MOST_BARS = 120  # calls shown one by one; of more, evenly chosen ones
-WHITE, INK, FAINT, LINE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
-BLUE, SHADE, RED = (29, 78, 216), (254, 226, 206), (194, 65, 12)
+WHITE, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
+BLUE, SHADE, EMPTY, RED = (29, 78, 216), (254, 226, 206), (238, 240, 243), (194, 65, 12)
 
 
 def picture(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Image.Image | None:
@@ -71,11 +71,11 @@ def _speedups(
         last = len(ratios) - 1
         ratios = [ratios[i * last // (MOST_BARS - 1)] for i in range(MOST_BARS)]
     interval = speed["speedup_interval"]
-    known = "" if interval is None else f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"
+    known = "" if interval is None else f"; shaded: {interval[0]:.2f} to {interval[1]:.2f}, 95 %"
     canvas.text(
         (MARGIN, top),
-        f"Speedup over plain decoding, call by call, sorted; all together {speed['speedup']:.2f}"
-        f"{known}",
+        f"Speedup over plain decoding, call by call, sorted (line: together {speed['speedup']:.2f}"
+        f"{known})",
         fill=INK,
         font=_font(LETTERS),
     )
@@ -92,11 +92,11 @@ def _speedups(
     for place, ratio in enumerate(ratios):
         x = left + place * step
         canvas.rectangle([x + 1, y(ratio), max(x + 1, x + step - 2), y(0)], fill=BLUE)
-    for value, colour in ((0.0, LINE), (1.0, INK), (speed["speedup"], RED)):
-        canvas.line([left, y(value), right, y(value)], fill=colour, width=2)
-        canvas.text(
-            (left - 8, y(value)), f"{value:.3g}", fill=colour, font=_font(SMALL), anchor="rm"
-        )
+    for value in (0.0, 1.0):
+        canvas.line([left, y(value), right, y(value)], fill=INK, width=2)
+        canvas.text((left - 8, y(value)), f"{value:g}", fill=INK, font=_font(SMALL), anchor="rm")
+    whole = y(speed["speedup"])
+    canvas.line([left, whole, right, whole], fill=RED, width=2)
 
 
 def _runs(
@@ -138,7 +138,7 @@ def _accuracy(canvas: Any, top: int, quality: Mapping[str, Any]) -> None:
         share = one["accuracy"]
         name = task if len(task) <= 40 else task[:39] + "…"
         canvas.text((left - 8, y + BAR / 2), name, fill=INK, font=_font(SMALL), anchor="rm")
-        canvas.rectangle([left, y + 3, right, y + BAR - 3], fill=(238, 240, 243))
+        canvas.rectangle([left, y + 3, right, y + BAR - 3], fill=EMPTY)
         if share:
             end = left + (right - left) * share
             canvas.rectangle([left, y + 3, end, y + BAR - 3], fill=RED if task == "all" else BLUE)

@@ -137,7 +137,7 @@ def complete(out: Path, count: int) -> bool:
     return len(read_all(out)) >= count
 
 
-def wait_for_others(out: Path, count: int, share: Share, pause: float = 1.0) -> bool:
+def wait_for_others(out: Path, count: int, share: Share, pause: float = 2.0) -> bool:
     """Wait until the other processes of this run have written all their lines; whether they have.
     ``False``: they write elsewhere."""
     begun = time.monotonic()

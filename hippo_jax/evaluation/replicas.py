@@ -49,7 +49,7 @@ class Replicas:
     """A pair on ``count`` devices of this process.
 
     Attributes:
-        pair: on one device, or on the host.
+        pair: given on one device or on the host; then a copy on each device.
         count: devices, one replica each.
         batch: rows of a replica.
         max_new_tokens: of every answer.
@@ -71,15 +71,15 @@ class Replicas:
             raise HippoError("there must be at least one replica, and one row in each")
         if self.count > len(devices):
             raise HippoError(
-                f"{self.count} replicas need as many devices, and there is {len(devices)}; on a "
+                f"{self.count} replicas need as many devices, here are {len(devices)}; on a "
                 f"CPU set XLA_FLAGS=--xla_force_host_platform_device_count={self.count}"
             )
         if self.pair.placement.target is not None:
             raise HippoError("replicas hold a whole pair each; load the pair without a placement")
         self._mesh = Mesh(np.array(devices[: self.count]), (AXIS,), axis_types=(AxisType.Auto,))
-        self._everywhere = NamedSharding(self._mesh, P())
         self._split = NamedSharding(self._mesh, P(AXIS))
-        self._copies = jax.device_put(self.pair, self._everywhere)
+        # In place of what was given, so that a device need not hold it twice.
+        self.pair = jax.device_put(self.pair, NamedSharding(self._mesh, P()))
         self._programs: dict[Hashable, Any] = {}
 
     @property
@@ -124,24 +124,22 @@ class Replicas:
         """
         (program,) = self.compile([way], inputs)
         begin = time.perf_counter()
-        found = jax.block_until_ready(program(self._copies, inputs))
+        found = jax.block_until_ready(program(self.pair, inputs))
         seconds = time.perf_counter() - begin
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], jax.device_get(found))
         return Decoded(flat, seconds)
 
-    @property
-    def compiled(self) -> int:
-        """Programs compiled so far."""
-        return len(self._programs)
-
     def compile(self, ways: Sequence[str], inputs: ModelInputs) -> list[Any]:
-        """The programs for inputs of this size, compiled side by side where they are new."""
+        """The programs for inputs of this size. Those that are new are compiled side by side and
+        run once, as a first run is slower than others."""
         shapes = _shapes(inputs)
         missing = [way for way in ways if (way, shapes) not in self._programs]
         with ThreadPoolExecutor(2) as pool:  # a compiler works on one core
             lowered = [self._lower(way, inputs) for way in missing]
             made = list(pool.map(lambda program: program.compile(), lowered))
-            self._programs.update(zip([(way, shapes) for way in missing], made, strict=True))
+        for way, program in zip(missing, made, strict=True):
+            jax.block_until_ready(program(self.pair, inputs))
+            self._programs[way, shapes] = program
         return [self._programs[way, shapes] for way in ways]
 
     def _lower(self, way: str, inputs: ModelInputs) -> Any:
@@ -152,7 +150,7 @@ class Replicas:
             out_specs=P(AXIS),
             check_vma=False,
         )
-        return jax.jit(whole).lower(self._copies, inputs)
+        return jax.jit(whole).lower(self.pair, inputs)
 
     def _function(self, way: str) -> Callable[[ModelPair, ModelInputs], Generation]:
         if way == HIPPO:

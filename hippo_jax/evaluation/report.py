@@ -92,8 +92,9 @@ def _quality_table(quality: Mapping[str, Any]) -> list[str]:
         numbers = [one[name] for name in ("questions", "counted", "no_letter", "right")]
         cells = [_cell(task), *map(str, numbers), _percent(one["accuracy"])]
         lines.append(f"| {' | '.join(cells)} |")
-    mean = _percent(quality["mean_of_tasks"])
-    return [*lines, "", f"Mean of the tasks' accuracies: {mean}."]
+    if quality["mean_of_tasks"] is not None:
+        lines += ["", f"Mean of the tasks' accuracies: {_percent(quality['mean_of_tasks'])}."]
+    return lines
 
 
 def _check_line(check: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ A line (see ``results``) holds what was measured, so that every figure can be ma
     prompt_tokens, visual_tokens, kept_visual_tokens
     stats                    rounds, round_tokens, accepted, judged and runs of SpeculationStats
     seconds                  prepare: reading the video; hippo and plain: this row's share of its
-                             call (prefill and decoding, compilation left out)
+                             call (prefill and decoding; compiling left out)
     batch                    the first sample of the call, which rows of one call share
     answer, letter, rule     of a question: the right letter and the one that the text gives
     plain                    equal: whether plain decoding gave the same tokens; of the first
@@ -22,7 +22,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,7 +38,7 @@ from hippo_jax.evaluation.samples import Sample
 from hippo_jax.inputs.model_inputs import Media
 from hippo_jax.inputs.model_inputs import Row as Prompt
 from hippo_jax.inputs.prepare import prepare_rows
-from hippo_jax.inputs.video import folder_video
+from hippo_jax.inputs.sampling import check_rates
 
 AHEAD = 2  # calls whose videos are read while one runs
 PATIENCE = 4  # calls whose rows may wait for others of their size
@@ -71,8 +70,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise HippoError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.fps is not None and self.num_frames is not None:
-            raise HippoError("fps and num_frames cannot both be given; give one of them")
+        check_rates(self.fps, self.num_frames)
 
 
 @dataclass(frozen=True)
@@ -113,17 +111,17 @@ class Preparer:
         model, settings = self.replicas.pair.target, self.settings
         if media is not None:
             return prepare_rows(model, [list(media)], sample.prompt)[0]
-        frames: dict[str, Any] = {
-            "max_pixels": settings.max_pixels,
-            "fps": settings.fps,
-            "num_frames": settings.num_frames,
-        }
-        folder = Path(sample.video)
-        if sample.frame_rate is not None and folder.is_dir():
-            part = folder_video(folder, sample.frame_rate, sample.start, sample.end)
-            return prepare_rows(model, part, sample.prompt, **frames)[0]
-        frames |= {"start": sample.start, "end": sample.end}
-        return prepare_rows(model, sample.video, sample.prompt, **frames)[0]
+        return prepare_rows(
+            model,
+            sample.video,
+            sample.prompt,
+            max_pixels=settings.max_pixels,
+            fps=settings.fps,
+            num_frames=settings.num_frames,
+            start=sample.start,
+            end=sample.end,
+            folder_fps=sample.frame_rate,
+        )[0]
 
 
 def run_samples(

@@ -112,6 +112,8 @@ def _quality(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in rows:
         for task in row["tasks"]:
             tasks.setdefault(task, []).append(row)
+    if list(tasks) == ["all"]:  # no names were given
+        tasks = {}
     by_task = {task: _accuracy(own) for task, own in tasks.items()}
     known = [one["accuracy"] for one in by_task.values() if one["accuracy"] is not None]
     return {

@@ -71,6 +71,7 @@ def read_video(
     end: float | None = None,
     limits: Processor | None = None,
     resize: bool = False,
+    folder_fps: float | None = None,
 ) -> Video:
     """Samples frames of a video; returns them with the rate at which they came to be sampled.
 
@@ -83,6 +84,8 @@ def read_video(
     limits: the processor that says which frames are taken; default: ProcessorConfig().
     resize: resizes each frame while it is read to the size that `limits` asks for, which keeps
       memory at that size; the video is then marked as sized.
+    folder_fps: frames a second at which the images of a folder were taken; they are then sampled
+      like the frames of a file.
 
     Raises HippoError for what cannot be read or asked: missing, empty, truncated within the span
     asked for, damaged, only sound, fps and num_frames together, a span without frames.
@@ -92,7 +95,7 @@ def read_video(
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
-            return _read_folder(path, fps, num_frames, start, end, limits, resize)
+            return _read_folder(path, fps, num_frames, start, end, limits, resize, folder_fps)
         return _read_file(path, fps, num_frames, start, end, limits, resize)
     if not isinstance(source, Video):
         source = Video(check_frames(source, "a video", 4), fps or limits.fps or _UNTIMED_FPS)
@@ -262,17 +265,8 @@ def _read_folder(
     end: float | None,
     limits: Processor,
     resize: bool,
+    taken: float | None,
 ) -> Video:
-    names = _images(folder)
-    source_fps = fps or limits.fps or _UNTIMED_FPS
-    limits = _without_rate(limits)
-    picked, rate, times = _pick(len(names), source_fps, None, num_frames, start, end, limits)
-    frames = (_load_image(names[index]) for index in picked)
-    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times, resize)
-
-
-def _images(folder: Path) -> list[Path]:
-    """The frames of a folder, in their order."""
     names = [
         entry
         for entry in folder.iterdir()
@@ -280,18 +274,13 @@ def _images(folder: Path) -> list[Path]:
     ]
     if not names:
         raise HippoError(f"folder {folder} holds no images (PNG, JPEG, BMP, WebP); add the frames")
-    return sorted(names, key=lambda entry: natural_key(entry.name))
-
-
-def folder_video(folder: Path, fps: float, start: float | None, end: float | None) -> Video:
-    """The frames of a folder that were taken `fps` a second, from `start` to `end` seconds, as a
-    video of that rate, which can be sampled again (`read_video` takes a folder's frames as sampled
-    already). HippoError as there."""
-    names = _images(folder)
-    first, stop = span(fps, len(names), start, end)
-    shown = stop - first
-    frames = (_load_image(name) for name in names[first:stop])
-    return Video(_collect(frames, shown, shown, False, ProcessorConfig()), fps)
+    names.sort(key=lambda entry: natural_key(entry.name))
+    source_fps = taken or fps or limits.fps or _UNTIMED_FPS
+    if taken is None:
+        fps, limits = None, _without_rate(limits)
+    picked, rate, times = _pick(len(names), source_fps, fps, num_frames, start, end, limits)
+    frames = (_load_image(names[index]) for index in picked)
+    return Video(_collect(frames, len(picked), len(picked), resize, limits), rate, times, resize)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -12,13 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import hippo_jax as hj
 from hippo_jax.cli import main as program
 from hippo_jax.cli.eval import _samples, add_parser
 from hippo_jax.scheduling.processes import run_roles
+from hippo_jax.training.codec import write_clip
 from hippo_jax.training.domain import HELD_OUT, sample_scene
 from hippo_jax.training.language import caption
+from hippo_jax.training.render import render
 from hippo_jax.training.samples import SAMPLE_SEED
 
 HIPPO = (sys.executable, "-m", "hippo_jax.cli.main", "eval")
@@ -110,6 +113,8 @@ def test_samples_of_ones_own_from_beginning_to_end(mine: Path, tmp_path: Path) -
         (("mlvu", "--data", "none"), "there is no file or folder none"),
         (("none.jsonl",), "none.jsonl cannot be read"),
         (("x.jsonl", "--data", "."), "takes no --data"),
+        (("x.jsonl", "--videos", "none"), "there is no folder none"),
+        (("--fps", "-1"), "fps is -1.0; give a positive number"),
         (("demo", "--videos", "."), "demo draws its own clips"),
         (("demo", "--ask", "both"), "demo has captions only"),
         (("--pair", "demo", "--target", "x"), "give --pair, or --target and --draft, not both"),
@@ -141,19 +146,25 @@ def test_what_a_benchmark_of_questions_is_asked(tmp_path: Path) -> None:
         "answer": "b",
     }
     (tmp_path / "json").mkdir()
-    (tmp_path / "json" / "1_plotQA.json").write_text(json.dumps([record] * 3))
+    records = [record, record, {**record, "video": "2.mp4"}]
+    (tmp_path / "json" / "1_plotQA.json").write_text(json.dumps(records))
 
-    def asked(*words: str) -> list[str]:
+    def asked(*words: str) -> list[tuple[str, str]]:
         parser = argparse.ArgumentParser()
         add_parser(parser.add_subparsers())
         args = parser.parse_args(["eval", "mlvu", "--data", str(tmp_path), *words])
         found, root = _samples(args, tmp_path)
         assert root == tmp_path
-        return [one.kind for one in found]
+        return [(one.kind, Path(one.video).name) for one in found]
 
-    assert asked() == ["choice", "choice", "choice", "caption"]
-    assert asked("--ask", "questions", "--limit", "2") == ["choice", "choice"]
-    assert asked("--ask", "captions") == ["caption"]
+    first, second = ("1.mp4", "2.mp4")
+    questions, captions = (
+        [("choice", name) for name in (first, first, second)],
+        [("caption", name) for name in (first, second)],
+    )
+    assert asked() == [*questions[:2], captions[0], questions[2], captions[1]]
+    assert asked("--ask", "questions", "--limit", "2") == questions[:2]
+    assert asked("--ask", "captions") == captions
 
 
 def child(*words: str) -> list[str]:
@@ -217,3 +228,39 @@ def test_parts_by_themselves_and_replicas(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["check"] == {"compared": 5, "equal": 5, "first": None}
     assert summary["manifest"]["settings"]["replicas"] == 2
+
+
+@pytest.mark.slow
+def test_a_published_layout_with_clips_of_our_own(tmp_path: Path) -> None:
+    """MVBench: a whole clip, a part of one, and a part of a folder of frames."""
+    frames = render(sample_scene(1, 0, HELD_OUT))[0]
+    video = tmp_path / "video"
+    clips = (video / "star" / "Charades_v1_480", video / "clevrer" / "video_validation")
+    for clip_folder in clips:
+        clip_folder.mkdir(parents=True)
+        write_clip(clip_folder / "a.mp4", frames)
+    folder = video / "tvqa" / "frames_fps3_hq" / "a"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames, 1):
+        Image.fromarray(frame).save(folder / f"{number:05d}.jpg")
+    record = {"question": "What?", "candidates": ["a bar", "a ring"], "answer": "a ring"}
+    (tmp_path / "json").mkdir()
+    for task, name in (
+        ("action_sequence", "a.mp4"),
+        ("moving_count", "a.mp4"),
+        ("episodic_reasoning", "a"),
+    ):
+        value = [{"video": name, "start": 0.0, "end": 1.0, **record}]
+        (tmp_path / "json" / f"{task}.json").write_text(json.dumps(value))
+    words = ("--num-frames", 2, "--max-new-tokens", 4, "--no-baseline", "--json")
+    status, said, err = run("mvbench", "--data", tmp_path, "--out", tmp_path / "out", *words)
+    assert status == 0, err
+    summary = json.loads(said)
+    assert summary["errors"] == [] and summary["samples"] == 6
+    assert set(summary["quality"]["tasks"]) == {
+        "action_sequence",
+        "moving_count",
+        "episodic_reasoning",
+    }
+    assert summary["speed"]["samples"] == 3
+    assert (tmp_path / "out" / "summary.png").is_file()

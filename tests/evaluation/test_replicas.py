@@ -62,7 +62,7 @@ def test_rows_of_one_call_have_their_tokens_in_the_same_places() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(HippoError, match="99 replicas need as many devices, and there is 8"):
+    with pytest.raises(HippoError, match="99 replicas need as many devices, here are 8"):
         tiny_replicas(99)
     with pytest.raises(HippoError, match="at least one replica"):
         tiny_replicas(0)

@@ -85,7 +85,7 @@ def test_speed_is_pooled_over_captions_alone() -> None:
     assert speed["tokens_per_second"] == 4.0 and speed["plain_tokens_per_second"] == 16 / 6
     assert speed["speedup"] == 1.5
     assert found["errors"] == [{"id": "s3", "error": "no such file"}]
-    assert found["quality"]["all"]["questions"] == 1
+    assert found["quality"]["all"]["questions"] == 1 and found["quality"]["tasks"] == {}
 
 
 def test_questions_alone_have_no_speed_and_captions_no_quality() -> None:
