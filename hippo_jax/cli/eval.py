@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,11 @@ def add_parser(subparsers: Any) -> None:
             "(hippo_jax/evaluation/samples.py)"
         ),
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the benchmark's folder, unpacked")
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="its videos, if elsewhere")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results; default: eval-BENCHMARK")
+    parser.add_argument(
+        "--data", type=_path, metavar="DIR", help="the benchmark's folder, unpacked"
+    )
+    parser.add_argument("--videos", type=_path, metavar="DIR", help="its videos, if elsewhere")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="results; default: eval-BENCHMARK")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
     parser.add_argument(
         "--ask",
@@ -114,6 +115,12 @@ def _positive(text: str) -> int:
     return found
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text).expanduser()
+
+
 def _part(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -168,6 +175,7 @@ def _share(args: argparse.Namespace) -> Any:
 def _evaluate(args: argparse.Namespace, out: Path) -> int:
     from hippo_jax.benchmark.cpu_devices import ask_for_cpu_devices
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
+    from hippo_jax.cli.progress import Progress
     from hippo_jax.evaluation.evaluate import complete, describe, run_missing, wait_for_others
     from hippo_jax.evaluation.replicas import Replicas
     from hippo_jax.placement.pair import load_pair
@@ -185,7 +193,8 @@ def _evaluate(args: argparse.Namespace, out: Path) -> int:
         settings.max_new_tokens,
         settings.config,
     )
-    manifest = describe(args.benchmark, samples, root, replicas.pair, name, settings, share)
+    benchmark = Path(args.benchmark).name  # of a file the name alone: it may move
+    manifest = describe(benchmark, samples, root, replicas.pair, name, settings, share)
     run_missing(
         out,
         manifest,
@@ -194,7 +203,7 @@ def _evaluate(args: argparse.Namespace, out: Path) -> int:
         settings,
         share,
         retry_errors=args.retry_errors,
-        report=_Progress(),
+        report=Progress(),
     )
     if share.count > 1 and args.part is None and not wait_for_others(out, len(samples), share):
         _say(f"the other processes write elsewhere; bring their files to {out} and use --merge")
@@ -245,7 +254,8 @@ def _settings(args: argparse.Namespace) -> Any:
 
 def _samples(args: argparse.Namespace, out: Path) -> tuple[list[Any], Path]:
     """What is asked, and the folder that its videos lie in."""
-    from hippo_jax.evaluation.samples import captions, read_jsonl
+    from hippo_jax.evaluation.asked import asked
+    from hippo_jax.evaluation.samples import read_jsonl
 
     if args.benchmark == DEMO:
         from hippo_jax.evaluation.demo import COUNT, draw_demo
@@ -265,23 +275,7 @@ def _samples(args: argparse.Namespace, out: Path) -> tuple[list[Any], Path]:
     found = found[: args.limit]
     if args.benchmark.endswith(".jsonl") and args.ask is None:
         return found, root
-    asked = args.ask or "both"
-    questions = [one for one in found if one.kind == "choice"]
-    described = [one for one in found if one.kind == "caption"]
-    known = {_part_of(one) for one in described}
-    described += [one for one in captions(questions) if _part_of(one) not in known]
-    kinds = {"questions": questions, "captions": described, "both": questions + described}
-    if not kinds[asked]:
-        raise HippoError(f"{args.benchmark} has no {asked}; choose another --ask")
-    # What is asked about one video stands together, so that it is read once.
-    order: dict[Any, int] = {}
-    for one in found:
-        order.setdefault(_part_of(one), len(order))
-    return sorted(kinds[asked], key=lambda one: order[_part_of(one)]), root
-
-
-def _part_of(sample: Any) -> Any:
-    return sample.video, sample.start, sample.end
+    return asked(found, args.ask or "both"), root
 
 
 def _sources(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -297,32 +291,3 @@ def _sources(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def _say(line: str) -> None:
     print(f"hippo: {line}", file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """One line on a terminal, rewritten; in a log a line for every tenth."""
-
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.began = time.monotonic()
-        self.tenth = -1
-
-    def __call__(self, before: int, done: int, total: int) -> None:
-        passed = time.monotonic() - self.began
-        left = ""
-        if before < done < total:
-            left = f", {_time((total - done) * passed / (done - before))} left"
-        resumed = f" ({before} of them earlier)" if before else ""
-        line = f"{done} of {total} samples{resumed}{left}"
-        if self.terminal:
-            end = "\n" if done >= total else ""
-            print(f"\r{line:<70}", end=end, file=sys.stderr, flush=True)
-        elif 10 * done // max(1, total) > self.tenth:
-            self.tenth = 10 * done // max(1, total)
-            print(line, file=sys.stderr, flush=True)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -56,10 +56,11 @@ def open_evaluation(out: Path, manifest: Mapping[str, Any]) -> None:
     except OSError as error:
         raise HippoError(f"{out} cannot be a folder: {error.strerror or error}") from error
     file = out / MANIFEST
+    begun = bool(parts(out))  # looked at first: another process may begin just now
     wanted = json.loads(json.dumps(manifest))  # as it will be read: tuples are lists
     if file.exists():
         _refuse_other(out, read_manifest(out), wanted)
-    elif any(_PART.match(path.name) for path in out.iterdir()):
+    elif begun:
         raise HippoError(f"{out} has results and no {MANIFEST}; choose another --out")
     else:
         write_whole(file, json.dumps(wanted, indent=1).encode() + b"\n")
@@ -92,7 +93,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise HippoError(f"{out} has no {MANIFEST}: it is no evaluation") from None
     except (OSError, ValueError) as error:
         raise HippoError(f"{file} cannot be read ({error}); choose another --out") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("samples"), dict):
         raise HippoError(f"{file} is damaged; choose another --out")
     return found
 

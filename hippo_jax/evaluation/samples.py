@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,6 @@ from typing import Any, Literal
 from hippo_jax.errors import HippoError
 from hippo_jax.evaluation.choice import LETTERS, Style, ask
 
-CAPTION_PROMPT = "Describe the video in detail."
 _FIELDS = frozenset(("id", "video", "prompt", "options", "answer", "task", "start", "end", "extra"))
 
 
@@ -117,23 +116,6 @@ def _letter(answer: str | int | None, options: Sequence[str], where: str) -> str
     return LETTERS[index]
 
 
-def captions(samples: Iterable[Sample], prompt: str = CAPTION_PROMPT) -> list[Sample]:
-    """The videos (or parts of videos) of ``samples``, each once, to be described."""
-    seen: dict[Any, Sample] = {}
-    for one in samples:
-        part = (one.video, one.start, one.end)
-        if part not in seen:
-            seen[part] = Sample(
-                id=f"caption of {one.id}",
-                video=one.video,
-                prompt=prompt,
-                start=one.start,
-                end=one.end,
-                frame_rate=one.frame_rate,
-            )
-    return list(seen.values())
-
-
 def check_unique(samples: Sequence[Sample], where: str) -> None:
     """Refuse (HippoError) no samples at all, and an id that stands twice."""
     if not samples:
@@ -171,7 +153,7 @@ def read_jsonl(path: Path, videos: Path | None, style: Style) -> list[Sample]:
     return found
 
 
-def json_lines(path: Path) -> Iterable[tuple[int, Any]]:
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The value of each line that is not empty, with the line's number from 1."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():

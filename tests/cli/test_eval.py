@@ -1,6 +1,5 @@
 """``hippo eval``: a whole evaluation of the embedded pair, and one line for what it refuses."""
 
-import argparse
 import contextlib
 import io
 import json
@@ -16,7 +15,6 @@ from PIL import Image
 
 import hippo_jax as hj
 from hippo_jax.cli import main as program
-from hippo_jax.cli.eval import _samples, add_parser
 from hippo_jax.scheduling.processes import run_roles
 from hippo_jax.training.codec import write_clip
 from hippo_jax.training.domain import HELD_OUT, sample_scene
@@ -136,35 +134,6 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert (status, out) == (2, "")
     assert said in err and len(err.strip().splitlines()[-1]) < 400
     assert not list(tmp_path.iterdir())
-
-
-def test_what_a_benchmark_of_questions_is_asked(tmp_path: Path) -> None:
-    record = {
-        "video": "1.mp4",
-        "question": "Which?",
-        "candidates": ["a", "b"],
-        "answer": "b",
-    }
-    (tmp_path / "json").mkdir()
-    records = [record, record, {**record, "video": "2.mp4"}]
-    (tmp_path / "json" / "1_plotQA.json").write_text(json.dumps(records))
-
-    def asked(*words: str) -> list[tuple[str, str]]:
-        parser = argparse.ArgumentParser()
-        add_parser(parser.add_subparsers())
-        args = parser.parse_args(["eval", "mlvu", "--data", str(tmp_path), *words])
-        found, root = _samples(args, tmp_path)
-        assert root == tmp_path
-        return [(one.kind, Path(one.video).name) for one in found]
-
-    first, second = ("1.mp4", "2.mp4")
-    questions, captions = (
-        [("choice", name) for name in (first, first, second)],
-        [("caption", name) for name in (first, second)],
-    )
-    assert asked() == [*questions[:2], captions[0], questions[2], captions[1]]
-    assert asked("--ask", "questions", "--limit", "2") == questions[:2]
-    assert asked("--ask", "captions") == captions
 
 
 def child(*words: str) -> list[str]:

@@ -9,7 +9,12 @@ from hippo_jax.errors import HippoError
 from hippo_jax.evaluation import results
 from hippo_jax.evaluation.results import Share, open_evaluation, opened, read_all, read_rows
 
-MANIFEST = {"benchmark": "mine", "settings": {"gamma": 5, "fps": None}, "sizes": (1, 2)}
+MANIFEST = {
+    "benchmark": "mine",
+    "samples": {},
+    "settings": {"gamma": 5, "fps": None},
+    "sizes": (1, 2),
+}
 
 
 def test_a_torn_line_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -> None:
@@ -65,9 +70,10 @@ def test_the_same_evaluation_goes_on_and_another_is_refused(tmp_path: Path) -> N
         open_evaluation(out, {**MANIFEST, "sizes": (1, 3)})
     with pytest.raises(HippoError, match="new was null and is now 1"):
         open_evaluation(out, {**MANIFEST, "new": 1})
-    (out / results.MANIFEST).write_text("{")
-    with pytest.raises(HippoError, match="cannot be read"):
-        open_evaluation(out, MANIFEST)
+    for text, said in (("{", "cannot be read"), ("{}", "is damaged"), ("[]", "is damaged")):
+        (out / results.MANIFEST).write_text(text)
+        with pytest.raises(HippoError, match=said):
+            open_evaluation(out, MANIFEST)
 
 
 def test_results_of_unknown_origin_are_not_added_to(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hippo_jax.errors import HippoError
 from hippo_jax.evaluation.choice import Style
-from hippo_jax.evaluation.samples import Sample, captions, fingerprint, read_jsonl
+from hippo_jax.evaluation.samples import Sample, fingerprint, read_jsonl
 
 STYLE = Style()
 
@@ -104,14 +104,3 @@ def test_a_fingerprint_is_of_what_is_asked_wherever_it_lies() -> None:
         [here[0], Sample("2", "/here/b.mp4", "z", start=1.0)],
     ]
     assert len({known, *(fingerprint(other, "/here") for other in others)}) == 6
-
-
-def test_each_part_of_a_video_is_described_once() -> None:
-    asked = [
-        Sample("1", "a.mp4", "x", "choice", ("p", "q"), "A"),
-        Sample("2", "a.mp4", "y", "choice", ("p", "q"), "B"),
-        Sample("3", "a.mp4", "z", "choice", ("p", "q"), "B", start=1.0, frame_rate=3.0),
-    ]
-    first, second = captions(asked, "Say it.")
-    assert first == Sample("caption of 1", "a.mp4", "Say it.")
-    assert second == Sample("caption of 3", "a.mp4", "Say it.", start=1.0, frame_rate=3.0)
