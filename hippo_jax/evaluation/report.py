@@ -34,8 +34,8 @@ def _said(manifest: Mapping[str, Any]) -> str:
     return (
         f"schedule {settings['config']['schedule']}, gamma {settings['config']['gamma']}, keep "
         f"ratio {settings['config']['keep_ratio']:g}, at most {settings['max_new_tokens']} new "
-        f"tokens, greedy, {manifest['pair']['dtype']}; {_count(settings['replicas'], 'replica')}, "
-        f"{_count(settings['batch'], 'row')} each"
+        f"tokens, greedy, {manifest['pair']['dtype']}; {_count(settings['replicas'], 'replica')} "
+        f"of {_count(settings['batch'], 'row')}"
     )
 
 

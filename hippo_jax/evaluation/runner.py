@@ -17,6 +17,7 @@ A line (see ``results``) holds what was measured, so that every figure can be ma
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -144,9 +145,12 @@ def run_samples(
     prepare = prepare or Preparer(replicas, settings)
     to_text = to_text or _decoder(replicas)
 
+    depth = AHEAD * replicas.rows
+    workers = max(2, min(replicas.rows, (os.cpu_count() or 2) // 2))
+
     def ready() -> Iterator[tuple[int, Sample, Prepared]]:
-        depth = AHEAD * replicas.rows
-        for (index, sample), found in ahead(samples, lambda one: prepare(one[1]), depth=depth):
+        read = ahead(samples, lambda one: prepare(one[1]), depth=depth, workers=workers)
+        for (index, sample), found in read:
             if isinstance(found, Exception):
                 results.append({**_head(index, sample), "error": _reason(found)})
                 report(1)
@@ -171,7 +175,8 @@ def _call(
     to_text: Callable[[Sequence[int]], str],
     plain_first: bool,
 ) -> list[dict[str, Any]]:
-    """The lines of one call. Ways of decoding take turns in who goes first."""
+    """The lines of one call. Ways of decoding take turns in who goes first: videos are read
+    behind that one above all."""
     kind = group[0][1].kind
     ways = [HIPPO]
     if settings.check or (settings.baseline and kind == "caption"):
