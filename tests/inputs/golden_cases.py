@@ -78,6 +78,28 @@ CHATS: list[tuple[list[str], list[dict[str, Any]]]] = [
     ),
 ]
 
+# Qwen2-VL: a preprocessor file in the form of its time, with colours of its own and narrow bounds;
+# a video at QWEN2_FPS frames a second and the ways to sample it.
+QWEN2_FILE: dict[str, Any] = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+    "min_pixels": 28 * 28,
+    "max_pixels": 28 * 84,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.45, 0.4],
+    "image_std": [0.3, 0.25, 0.2],
+}
+QWEN2_FPS = 6.0
+QWEN2_VIDEO = (13, 17, 60, 90)
+QWEN2_SAMPLES: dict[str, dict[str, float]] = {
+    "rate": {"fps": 2.0},
+    "odd_rate": {"fps": 2.9},
+    "count": {"num_frames": 6},
+    "all": {},
+}
+
 # Qwen3-VL: bounds of a whole clip, and of an image; frames(...) arguments of whole videos. "long"
 # lies at QWEN3_FPS frames a second, of which the default takes two.
 QWEN3_BOUNDS = (4 * 64 * 64, 8 * 64 * 96)

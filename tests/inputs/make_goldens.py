@@ -8,10 +8,7 @@ so they are declared here as empty names. `pip install --no-deps --target FOLDER
 (the version that belongs to the installed torch) puts it where nothing else sees it.
 """
 
-import argparse
-import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import golden_cases as cases  # noqa: E402
+from golden_tools import find_torchvision, sampled_frames  # noqa: E402
 
 GOLDENS = HERE / "goldens"
 TOKENIZER = HERE / "tokenizer"
@@ -39,21 +37,6 @@ SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|image_pad|>", "<|video_pad|>"),
 )
-
-
-def declare_operators() -> list[object]:
-    """Declares torchvision's compiled operators as names without code; keep what is returned."""
-    import torch
-
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise SystemExit("torchvision is not installed; see the head of this file")
-    source = (Path(spec.origin).parent / "_meta_registrations.py").read_text()
-    names = re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"\)', source)
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in sorted({*names, "nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    return [library]
 
 
 def make_tokenizer() -> None:
@@ -80,30 +63,11 @@ def make_tokenizer() -> None:
 
 def sampling() -> dict[str, np.ndarray]:
     """Frame indices for many lengths, rates and counts; no indices where the call is refused."""
-    import torch
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
-    from transformers.video_utils import VideoMetadata
 
-    processor = Qwen2VLVideoProcessor()
-    random = np.random.default_rng(0)
-    rows, picked = [], []
-    for case in range(1600):
-        total = int(random.integers(4, (30, 300, 3000, 200_000)[case % 4]))
-        source = float(random.choice([4, 10, 15, 24, 24000 / 1001, 25, 29.97, 30, 59.94, 60]))
-        fps = float(random.choice([0.1, 0.5, 1, 2, 3, 4, 7.5, 24])) if case % 3 else 0.0
-        count = 0 if fps else int(random.integers(2, min(total + 4, 200)))
-        if fps and total / source * fps > 150:
-            total = max(4, int(150 * source / fps))
-        kwargs = {"fps": fps} if fps else {"num_frames": count}
-        try:
-            indices = processor.sample_frames(
-                VideoMetadata(total_num_frames=total, fps=source), **kwargs
-            )
-        except ValueError:
-            indices = torch.zeros(0)
-        rows.append((total, source, fps, count, len(indices)))
-        picked.append(indices.numpy().astype(np.int32))
-    return {"cases": np.array(rows, np.float64), "indices": np.concatenate(picked)}
+    sample = Qwen2VLVideoProcessor().sample_frames
+    rows, indices = sampled_frames(sample, 1600, least=4, least_count=2, refused=(ValueError,))
+    return {"cases": rows, "indices": indices}
 
 
 def sizes() -> dict[str, np.ndarray]:
@@ -191,12 +155,7 @@ def chats() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", help="folder that torchvision was installed into")
-    folder = parser.parse_args().torchvision
-    if folder:
-        sys.path.insert(0, folder)
-    kept = declare_operators()
+    kept = find_torchvision(__doc__)
     GOLDENS.mkdir(exist_ok=True)
     make_tokenizer()
     for name, make in {

@@ -5,7 +5,6 @@
 What it needs stands at the head of make_goldens.py.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -17,34 +16,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from inputs import golden_cases_internvl as cases
 from inputs import make_goldens
 from inputs.golden_cases import frames
+from inputs.golden_tools import find_torchvision, sampled_frames
 
 
 def sampling() -> dict[str, np.ndarray]:
     """Frame indices for many lengths, rates and counts; no indices where the call is refused."""
-    import torch
     from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
-    from transformers.video_utils import VideoMetadata
 
-    processor = InternVLVideoProcessor()
-    random = np.random.default_rng(0)
-    rows, picked = [], []
-    for case in range(1200):
-        total = int(random.integers(1, (30, 300, 3000, 200_000)[case % 4]))
-        source = float(random.choice([4, 10, 15, 24, 24000 / 1001, 25, 29.97, 30, 59.94, 60]))
-        fps = float(random.choice([0.1, 0.5, 1, 2, 3, 4, 7.5, 24])) if case % 3 else 0.0
-        count = 0 if fps else int(random.integers(1, min(total + 4, 200)))
-        if fps and total / source * fps > 150:
-            total = max(1, int(150 * source / fps))
-        kwargs = {"fps": fps} if fps else {"num_frames": count}
-        try:
-            indices = processor.sample_frames(
-                VideoMetadata(total_num_frames=total, fps=source), **kwargs
-            )
-        except (ValueError, ZeroDivisionError):
-            indices = torch.zeros(0)
-        rows.append((total, source, fps, count, len(indices)))
-        picked.append(indices.numpy().astype(np.int32))
-    return {"cases": np.array(rows, np.float64), "indices": np.concatenate(picked)}
+    refused = (ValueError, ZeroDivisionError)
+    rows, indices = sampled_frames(InternVLVideoProcessor().sample_frames, 1200, refused=refused)
+    return {"cases": rows, "indices": indices}
 
 
 def processor(directory: str) -> object:
@@ -89,12 +70,7 @@ def chats(whole: object) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", help="folder that torchvision was installed into")
-    folder = parser.parse_args().torchvision
-    if folder:
-        sys.path.insert(0, folder)
-    kept = make_goldens.declare_operators()
+    kept = find_torchvision(__doc__)
     with tempfile.TemporaryDirectory() as directory:
         cases.save_tokenizer(make_goldens.TOKENIZER, directory)
         made = {"sampling": sampling(), "chats": chats(processor(directory))}

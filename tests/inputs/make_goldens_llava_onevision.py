@@ -5,7 +5,6 @@
 Needs what make_goldens.py needs, and deals with torchvision as that does.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from inputs import golden_cases_llava_onevision as cases
-from inputs.make_goldens import declare_operators
+from inputs.golden_tools import find_torchvision, sampled_frames
 
 
 def processor(side: int, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -38,27 +37,9 @@ def pixels() -> dict[str, np.ndarray]:
 
 def sampling() -> dict[str, np.ndarray]:
     """Frame indices for many lengths, rates and counts; none where the call is refused."""
-    from transformers.video_utils import VideoMetadata
-
-    made, random = processor(384, cases.HALF, cases.HALF), np.random.default_rng(0)
-    rows, picked = [], []
-    for case in range(600):
-        total = int(random.integers(1, (30, 300, 3000, 200_000)[case % 4]))
-        source = float(random.choice([4, 10, 15, 24, 24000 / 1001, 25, 29.97, 30, 59.94, 60]))
-        fps = float(random.choice([0.1, 0.5, 1, 2, 3, 4, 7.5, 24])) if case % 3 else 0.0
-        count = 0 if fps else int(random.integers(1, min(total + 4, 200)))
-        if fps and total / source * fps > 150:
-            total = max(1, int(150 * source / fps))
-        kwargs = {"fps": fps} if fps else {"num_frames": count}
-        try:
-            indices = made.sample_frames(
-                VideoMetadata(total_num_frames=total, fps=source), **kwargs
-            )
-        except ValueError:
-            indices = np.zeros(0)
-        rows.append((total, source, fps, count, len(indices)))
-        picked.append(np.asarray(indices, np.int32))
-    return {"cases": np.array(rows, np.float64), "indices": np.concatenate(picked)}
+    sample = processor(384, cases.HALF, cases.HALF).sample_frames
+    rows, indices = sampled_frames(sample, 600, refused=(ValueError,))
+    return {"cases": rows, "indices": indices}
 
 
 def chats() -> dict[str, np.ndarray]:
@@ -83,12 +64,7 @@ def chats() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", help="folder that torchvision was installed into")
-    folder = parser.parse_args().torchvision
-    if folder:
-        sys.path.insert(0, folder)
-    kept = declare_operators()
+    kept = find_torchvision(__doc__)
     np.savez_compressed(cases.GOLDENS, **pixels(), **sampling(), **chats())
     print(f"{cases.GOLDENS.stat().st_size / 1e3:.0f} kB in {cases.GOLDENS}")
     del kept

@@ -5,7 +5,6 @@
 What it needs stands at the head of make_goldens.py.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,30 +14,24 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import golden_cases as cases  # noqa: E402
-from make_goldens import GOLDENS, TEMPLATE, TOKENIZER, declare_operators  # noqa: E402
+from golden_tools import find_torchvision, sampled_frames  # noqa: E402
+from make_goldens import GOLDENS, TEMPLATE, TOKENIZER  # noqa: E402
 
 
 def sampling() -> dict[str, np.ndarray]:
     """Frame indices for many lengths, rates and counts; count and rate 0 are not given."""
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
-    from transformers.video_utils import VideoMetadata
 
-    processor = Qwen3VLVideoProcessor()
-    random = np.random.default_rng(0)
-    rows, picked = [], []
-    for case in range(900):
-        total = int(random.integers(1, (12, 300, 3000, 60_000)[case % 4]))
-        source = float(random.choice([4, 10, 15, 24, 24000 / 1001, 25, 29.97, 30, 59.94, 60]))
-        fps = float(random.choice([0.1, 0.5, 1, 2, 3, 4, 7.5, 24])) if case % 3 else 0.0
-        count = 0 if fps or case % 2 else int(random.integers(1, min(total, 150) + 1))
-        if (fps or 2) * total / source > 120:
-            total = int(120 * source / (fps or 2))
-        kwargs = {name: value for name, value in (("fps", fps), ("num_frames", count)) if value}
-        metadata = VideoMetadata(total_num_frames=total, fps=source)
-        indices = processor.sample_frames(metadata, **kwargs)
-        rows.append((total, source, fps, count, len(indices)))
-        picked.append(indices.astype(np.int32))
-    return {"sampling": np.array(rows, np.float64), "indices": np.concatenate(picked)}
+    rows, indices = sampled_frames(
+        Qwen3VLVideoProcessor().sample_frames,
+        900,
+        lengths=(12, 300, 3000, 60_000),
+        most_frames=120,
+        most_count=150,
+        beyond=0,
+        default_rate=2.0,
+    )
+    return {"sampling": rows, "indices": indices}
 
 
 def sizes() -> dict[str, np.ndarray]:
@@ -128,12 +121,7 @@ def chats() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", help="folder that torchvision was installed into")
-    folder = parser.parse_args().torchvision
-    if folder:
-        sys.path.insert(0, folder)
-    kept = declare_operators()
+    kept = find_torchvision(__doc__)
     made = sampling() | sizes() | pixels() | chats()
     np.savez_compressed(GOLDENS / "qwen3_vl.npz", **made)
     print({name: array.shape for name, array in made.items()})

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from inputs import golden_cases as cases
@@ -53,6 +54,81 @@ def test_a_clip_and_a_prompt(model) -> None:
     assert int(inputs.visual_tokens[0]) == int((goldens["ids_0"] == 269).sum())
     assert np.isfinite(np.asarray(ours(inputs))).all()
     np.testing.assert_array_equal(np.asarray(convert(CASE, hf)(inputs)), np.asarray(ours(inputs)))
+
+
+@pytest.fixture(scope="module")
+def published(model, tmp_path_factory) -> hj.VideoLM:
+    """The same weights beside a processor file as its goldens were made from."""
+    folder = tmp_path_factory.mktemp("published") / "model"
+    shutil.copytree(model[0].source, folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(cases.QWEN2_FILE))
+    return load_model(folder, dtype="float32")
+
+
+def goldens() -> dict[str, np.ndarray]:
+    """What ``Qwen2VLProcessor`` made."""
+    with np.load(INPUTS / "goldens" / "qwen2_vl.npz") as stored:
+        return dict(stored)
+
+
+def check_pixels(got: np.ndarray, expected: np.ndarray) -> None:
+    """The same up to one level of 8-bit pixels in a few places; then padding."""
+    difference = np.abs(got[: len(expected)] - expected.astype(np.float32))
+    assert difference.max() <= 1.1 / 255 / min(cases.QWEN2_FILE["image_std"])
+    assert (difference > 4e-3).mean() < 1e-3
+    assert (got[len(expected) :] == 0).all()
+
+
+def clip() -> hj.Video:
+    """The goldens' video."""
+    return hj.Video(cases.frames(*cases.QWEN2_VIDEO), cases.QWEN2_FPS)
+
+
+@pytest.mark.parametrize("name", cases.QWEN2_SAMPLES)
+def test_sampled_videos_are_those_of_the_processor(published, name) -> None:
+    """Which frames, their sizes and their normalised pixels."""
+    asked = {key: type(x)(x) for key, x in cases.QWEN2_SAMPLES[name].items()}
+    inputs = hj.prepare_inputs(published, clip(), "What moves?", **asked)
+    units, height, width = goldens()[f"{name}_grid"][0].tolist()
+    table = inputs.table
+    assert inputs.visual_tokens.tolist() == [units * height * width // 4]
+    assert (table.frames[0], table.height[0], table.width[0]) == (units, height // 2, width // 2)
+    check_pixels(inputs.vision.pixels, goldens()[f"{name}_pixels"])
+
+
+def test_a_batch_is_that_of_the_processor(published) -> None:
+    """Ids, places and pixels of chats with video, image, both and neither: from frames and
+    messages as from the processor's own arrays."""
+    image = cases.frames(*cases.IMAGE[0])[0]
+    media = {"video": clip(), "image": image}
+    got = hj.prepare_inputs(
+        published,
+        [[media[name] for name in names] or None for names, _ in cases.CHATS],
+        [messages for _, messages in cases.CHATS],
+        **cases.QWEN2_SAMPLES["rate"],
+    )
+    arrays = {
+        name.removeprefix("batch_"): x.astype(np.float32) if "pixel_values" in name else x
+        for name, x in goldens().items()
+        if name.startswith("batch_")
+    }
+    ids, mask = arrays["input_ids"], arrays["attention_mask"] > 0
+    for row in range(len(ids)):
+        np.testing.assert_array_equal(got.token_ids[row, : mask[row].sum()], ids[row, mask[row]])
+    expected = hj.ModelInputs.from_hf(published, arrays)
+    np.testing.assert_array_equal(got.visual_tokens, expected.visual_tokens)
+    np.testing.assert_array_equal(got.lengths, expected.lengths)
+    np.testing.assert_array_equal(got.next_position, expected.next_position)
+    jax.tree.map(np.testing.assert_array_equal, got.table, expected.table)
+    jax.tree.map(np.testing.assert_array_equal, got.vision.layout, expected.vision.layout)
+    longest = got.token_ids.shape[1]
+    for row, length in enumerate(np.asarray(got.lengths)):
+        assert length <= longest
+        np.testing.assert_array_equal(
+            got.positions[:, row, :length], expected.positions[:, row, :length]
+        )
+    count = sum(len(arrays[name]) for name in ("pixel_values", "pixel_values_videos"))
+    check_pixels(got.vision.pixels, expected.vision.pixels[:count])
 
 
 def test_published_sizes() -> None:
