@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from hippo_jax.architectures.config import VideoLMConfig
-from hippo_jax.architectures.names import HFTensor
+from hippo_jax.architectures.names import HFTensor, Prefixes
 from hippo_jax.architectures.tower_load import TowerLoad, patches_in_frames
 from hippo_jax.inputs.from_hf import Arrays
 from hippo_jax.inputs.model_inputs import Media, VisionInputs
@@ -50,6 +50,7 @@ class Family:
             from the arrays of a Hugging Face processor under its own keys.
         shared: ``VideoLMConfig -> {name: value}``, what must be equal in target and draft, besides
             family and placeholder ids.
+        hub_prefixes: what the published files call the tensors; by default as transformers 5 does.
         tower_load: ``(vision config, grids of all media, N) -> TowerLoad``, for plans of memory.
             The default fits towers that read all patches as one list.
     """
@@ -69,4 +70,5 @@ class Family:
         [VideoLMConfig, Sequence[np.ndarray], Arrays], Sequence[Sequence[Media]]
     ]
     shared: Callable[[VideoLMConfig], Mapping[str, Any]]
+    hub_prefixes: Prefixes = ()
     tower_load: Callable[[Any, Sequence[Grid], int], TowerLoad] = patches_in_frames

@@ -1,10 +1,30 @@
-"""How one weight stands in a Hugging Face file."""
+"""How one weight stands in a Hugging Face file, and what published files call it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+Prefixes = tuple[tuple[str, str], ...]
+"""(prefix of canonical names, what stands in its place in published files), the first that fits."""
+
+# Files that were written before transformers 5, by how deep their decoder lies.
+FLAT: Prefixes = (("model.visual.", "visual."), ("model.language_model.", "model."))
+NESTED: Prefixes = (
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+
+
+def hub_name(name: str, prefixes: Prefixes) -> str:
+    """The name that a canonical tensor has in a family's published files; the inverse of
+    ``weights.mapping.canonical``."""
+    for now, published in prefixes:
+        if name.startswith(now):
+            return published + name.removeprefix(now)
+    return name
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hippo_jax.architectures.names import hub_name
 from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.errors import HippoError
@@ -21,20 +21,6 @@ from hippo_jax.weights.safetensors_reader import FLOATS, SINGLE_NAME, read_json
 from hippo_jax.weights.source import side_files
 
 _FORMAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
-# The one family whose hub names are known here.
-_FAMILY = "qwen2_5_vl"
-# Transformers reads the family's module names too, but every other reader of hub files knows these.
-_HUB = (
-    (re.compile(r"^model\.visual\."), "visual."),
-    (re.compile(r"^model\.language_model\."), "model."),
-)
-
-
-def hub_name(name: str) -> str:
-    """The name a canonical tensor has in files on the hub (Qwen2.5-VL)."""
-    for pattern, replacement in _HUB:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def save_hf(
@@ -46,8 +32,9 @@ def save_hf(
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and the files that make a complete checkpoint.
 
-    The files replace earlier ones of the same names one by one, each only when it is whole; the
-    weights come last. Tokenizer and processor files are copied from ``model.source``.
+    Tensors get the names of the family's published files, which transformers and other readers
+    know. The files replace earlier ones of the same names one by one, each only when it is whole;
+    the weights come last. Tokenizer and processor files are copied from ``model.source``.
 
     Args:
         directory: made if it is not there.
@@ -55,14 +42,9 @@ def save_hf(
         config: contents of ``config.json``. Default: that of ``model.source``.
 
     Raises:
-        HippoError: a model of another family than Qwen2.5-VL, neither ``config`` nor a source that
-            has one, a quantized model, weights that are not finite in ``dtype``, or the directory
-            cannot be written.
+        HippoError: neither ``config`` nor a source that has one, a quantized model, weights that
+            are not finite in ``dtype``, or the directory cannot be written.
     """
-    if model.config.family != _FAMILY:
-        raise HippoError(
-            f"only models of the family {_FAMILY} can be saved, this one is {model.config.family}"
-        )
     if model.quantize is not None:
         raise HippoError(
             f"the kernels of this model are {model.quantize} and cannot be saved; load it again "
@@ -75,8 +57,11 @@ def save_hf(
         if source is None:
             raise HippoError("this model was made without files: give save_hf its config")
         config = read_json(source / "config.json")
-    stated = {**config, "tie_word_embeddings": model.config.text.tied, "dtype": target.name}
+    tied = {"tie_word_embeddings": model.config.text.tied}
+    stated = {**config, **tied, "dtype": target.name}
     stated.pop("torch_dtype", None)  # the older name of the same field
+    if isinstance(text := stated.get("text_config"), Mapping):  # where it may be said again
+        stated["text_config"] = {**text, **tied}
     try:
         place.mkdir(parents=True, exist_ok=True)
         if source is not None and source.resolve() != place.resolve():
@@ -94,7 +79,7 @@ def _write_weights(model: VideoLM, path: Path, dtype: np.dtype[Any]) -> None:
     """One safetensors file, tensor by tensor: no more than one is on the host at a time."""
     weights = values(model)
     names = {
-        ours: (hub_name(item.name), item)
+        ours: (hub_name(item.name, model.family.hub_prefixes), item)
         for ours, item in model.family.hf_tensors(model.config).items()
     }
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hippo_jax.architectures.names import HFTensor
+from hippo_jax.architectures.names import HFTensor, hub_name
 from hippo_jax.architectures.parameters import count, declared
 from hippo_jax.architectures.published import published, published_config, published_names
 from hippo_jax.architectures.registry import FAMILIES, family_of
@@ -163,6 +163,8 @@ def test_older_names_map_one_to_one(name: str) -> None:
     assert len(older) == len(names_of(name))
     assert {old: canonical(old) for old in older} == older
     assert {now: canonical(now) for now in older.values()} == {now: now for now in older.values()}
+    prefixes = family_of(published(name).model_type).hub_prefixes
+    assert {hub_name(now, prefixes): now for now in older.values()} == older
 
 
 @pytest.mark.parametrize("name", FULL_DEPTH)

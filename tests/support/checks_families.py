@@ -19,7 +19,9 @@ from hippo_jax.placement.placement import Placement
 from hippo_jax.scheduling.plan import make_plan
 from hippo_jax.scheduling.roles import read_prompt
 from hippo_jax.scoring.selection import select_tokens
+from hippo_jax.weights.export import save_hf
 from hippo_jax.weights.load import load_model, place_model
+from hippo_jax.weights.safetensors_reader import SINGLE_NAME
 from support.families import (
     LIMIT,
     FamilyCase,
@@ -316,6 +318,32 @@ def check_saved(case: FamilyCase, folder: Path, style: str, tied: bool) -> None:
         with torch.no_grad():
             theirs = hf(**case.hf_inputs([row])).logits.numpy()
         close(ours(assemble(ours, [row])), theirs)
+
+
+def check_exported(case: FamilyCase, folder: Path, tied: bool) -> None:
+    """``save_hf`` of a loaded model: the names of the published files, weights and config that we
+    and transformers read back unchanged, and the oracle's logits to the last bit."""
+    hf = hf_model(case, tied)
+    theirs, ours = folder / "theirs", folder / "ours"
+    hf.save_pretrained(theirs, save_original_format=True)
+    loaded = load_model(theirs, dtype="float32")
+    save_hf(loaded, ours)
+    expected = {case.hub_name(name): x for name, x in load_file(theirs / SINGLE_NAME).items()}
+    found = load_file(ours / SINGLE_NAME)
+    assert set(found) == set(expected)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    again = load_model(ours, dtype="float32")
+    assert again.config == loaded.config
+    for path, array in values(again).items():
+        np.testing.assert_array_equal(array, values(loaded)[path], err_msg=path)
+    read, info = case.hf_class.from_pretrained(ours, output_loading_info=True, dtype=torch.float32)
+    assert not any(info.values()), info
+    given = case.hf_inputs(case.rows())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            read.eval()(**given).logits, hf(**given).logits, rtol=0.0, atol=0.0
+        )
 
 
 def check_damaged(case: FamilyCase) -> None:

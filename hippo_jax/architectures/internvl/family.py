@@ -10,6 +10,7 @@ FAMILY = Family(
     name=config.FAMILY,
     config_from_hf=config.config_from_hf,
     hf_tensors=names.hf_tensors,
+    hub_prefixes=names.HUB_PREFIXES,
     vision_tower=vision.VisionTower,
     vision_axes=config.vision_axes,
     processor=processor.InternVLProcessor.from_directory,

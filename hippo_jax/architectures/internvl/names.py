@@ -5,7 +5,9 @@ from __future__ import annotations
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder_names import Names, decoder_tensors, layer_norm, linear
 from hippo_jax.architectures.internvl.config import VisionConfig
-from hippo_jax.architectures.names import HFTensor
+from hippo_jax.architectures.names import NESTED, HFTensor
+
+HUB_PREFIXES = (("model.vision_tower.", "vision_tower."), *NESTED)
 
 
 def hf_tensors(config: VideoLMConfig) -> Names:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder_names import Names, decoder_tensors, layer_norm, linear
-from hippo_jax.architectures.names import HFTensor
+from hippo_jax.architectures.names import NESTED, HFTensor
 
 TOWER, PROJECTOR = "model.vision_tower", "model.multi_modal_projector"
+
+HUB_PREFIXES = (
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.image_newline", "image_newline"),
+    *NESTED,
+)
 
 
 def hf_tensors(config: VideoLMConfig) -> Names:

@@ -9,6 +9,7 @@ from hippo_jax.architectures.merge_blocks import (
     rope_positions,
     shared,
 )
+from hippo_jax.architectures.names import FLAT
 from hippo_jax.architectures.qwen2_5_vl import config, layout, names, vision
 from hippo_jax.architectures.vit import vision_axes
 from hippo_jax.inputs.processor import ProcessorConfig
@@ -17,6 +18,7 @@ FAMILY = Family(
     name=config.FAMILY,
     config_from_hf=config.config_from_hf,
     hf_tensors=names.hf_tensors,
+    hub_prefixes=FLAT,
     vision_tower=vision.VisionTower,
     vision_axes=vision_axes,
     processor=ProcessorConfig.from_directory,

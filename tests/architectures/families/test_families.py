@@ -37,5 +37,11 @@ def test_saved_by_transformers(tmp_path, case, style, tied) -> None:
     checks.check_saved(case, tmp_path, style, tied)
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_saved_by_us(tmp_path, case, tied) -> None:
+    checks.check_exported(case, tmp_path, tied)
+
+
 def test_described_families_are_registered() -> None:
     assert {case.name for case in cases()} <= set(FAMILIES)
