@@ -14,6 +14,12 @@ from hippo_jax.errors import HippoError
 
 UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
+# What a GPU has and what jax may use of it differ.
+_GPU_SHARE = (
+    "By default jax takes 75 % of a GPU's memory; XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 in the "
+    "environment makes it 95 %"
+)
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the arguments of ``hippo plan``."""
@@ -94,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     target = _config(args.target)
     draft = None if args.draft is None else _config(args.draft)
     plan = plan_memory(target, draft, **arguments)
-    print(json.dumps(_as_json(plan)) if args.json else _as_text(plan))
+    print(json.dumps(_as_json(plan)) if args.json else _as_text(plan, platform))
     return 0
 
 
@@ -208,11 +214,12 @@ def _published(arguments: dict[str, Any], as_json: bool) -> int:
             (target, draft, str(plan.visual_tokens), weights, as_text(plan.most), plan.verdict)
         )
     print("\n".join(_lines(table)))
-    print(_said(found[0][2]) if found else "no published pair takes such a prompt")
+    platform = arguments["platform"]
+    print(_said(found[0][2], platform) if found else "no published pair takes such a prompt")
     return 0
 
 
-def _as_text(plan: Any) -> str:
+def _as_text(plan: Any, platform: str) -> str:
     from hippo_jax.placement.memory import as_text
 
     heads = ("role", "devices", "weights, each", "cache", "activations", "in a round")
@@ -229,12 +236,14 @@ def _as_text(plan: Any) -> str:
             f"{plan.visual_tokens} visual tokens, prompts of {prompts} tokens; "
             f"inputs {as_text(plan.inputs)} a device",
             f"peak of a device{which}: {peak}",
-            _said(plan) if plan.memory is None else f"{plan.verdict}: {_said(plan)}",
+            _said(plan, platform)
+            if plan.memory is None
+            else f"{plan.verdict}: {_said(plan, platform)}",
         ]
     )
 
 
-def _said(plan: Any) -> str:
+def _said(plan: Any, platform: str) -> str:
     """What the verdict is about."""
     from hippo_jax.placement.memory import as_text
 
@@ -242,7 +251,8 @@ def _said(plan: Any) -> str:
         return "this device does not say what it has; give --memory"
     if plan.memory.shared:
         return f"all devices share {as_text(plan.memory.size)}"
-    return f"a device has {as_text(plan.memory.size)}; tight is above nine tenths of it"
+    said = f"a device has {as_text(plan.memory.size)}; tight is above nine tenths of it"
+    return f"{said}. {_GPU_SHARE}" if platform == "gpu" else said
 
 
 def _lines(table: Sequence[tuple[str, ...]]) -> list[str]:

@@ -5,11 +5,14 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from support import families
+from support.oracles import close
 from support.placements import PLACES, assert_same, placed
-from support.tiny_llava import DRAFT, EVEN, ODD
+from support.tiny_llava import DRAFT, EVEN, ODD, frames, prompt
 
 import hippo_jax as hj
+from hippo_jax.inputs.model_inputs import assemble
 
 
 @functools.cache
@@ -56,6 +59,51 @@ def test_the_targets_own_tokens(schedule, place):
 )
 def test_counters_are_those_of_one_device(schedule, place):
     assert_same(answer(schedule, place), answer(schedule))
+
+
+UNEVEN = (
+    prompt(1, 2, frames(3, 100), 4, 5, 6, 7),
+    prompt(9, frames(1, 100, 1), 8),
+    prompt(11, 12, 13, 14, 15),
+    prompt(21, frames(5, 100, 2), 22, frames(2, 100, 3), 23, 24),
+)
+
+
+@functools.cache
+def alone(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A row by itself: logits and greedy tokens, by transformers; for two videos of different
+    lengths, which it cannot take, our own."""
+    row = UNEVEN[number]
+    if len(row.media) > 1:
+        single = assemble(families.model(ODD), [row])
+        tokens = hj.generate(families.model(ODD), single, max_new_tokens=24, eos_token_ids=())
+        logits = families.model(ODD)(single)
+        return np.asarray(logits)[0, : len(row.ids)], np.asarray(tokens.tokens)[0, :24]
+    hf, given = families.hf_model(ODD), ODD.hf_inputs([row])
+    with torch.no_grad():
+        logits = hf(**given).logits[0].numpy()
+        tokens = hf.generate(
+            **given, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+    return logits, tokens[0, len(row.ids) :].numpy()
+
+
+@pytest.mark.parametrize(
+    "schedule", [pytest.param("sequential", marks=pytest.mark.slow), "parallel"]
+)
+def test_rows_with_other_numbers_of_frames(schedule):
+    """A batch of three frames, one, none, and five beside two says row by row what each says by
+    itself, with a draft that sees a third of each."""
+    batch = assemble(pair().target, UNEVEN, draft=pair().draft)
+    assert batch.visual_tokens.tolist() == [48, 16, 0, 112]
+    logits = pair().target(batch)
+    config = hj.HippoConfig(gamma=3, keep_ratio=0.3, schedule=schedule)
+    found = hj.hippo_generate(pair(), batch, max_new_tokens=24, eos_token_ids=(), config=config)
+    for number, row in enumerate(UNEVEN):
+        expected, tokens = alone(number)
+        close(logits[number, : len(row.ids)], expected, what=f"row {number}")
+        np.testing.assert_array_equal(np.asarray(found.tokens)[number, :24], tokens)
+    np.testing.assert_array_equal(found.stats.kept_visual_tokens, [15, 5, 0, 34])
 
 
 def test_a_pair_differs_in_what_it_may():

@@ -99,6 +99,17 @@ def test_which_published_pair_fits(capsys) -> None:
     assert len(lines) == len(pairs) + 2
     assert lines[1].split()[:2] == ["internvl3-2b", "internvl3-1b"]
     assert lines[1].endswith("fits") and "a device has 14.90 GiB" in lines[-1]
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" in lines[-1]
+
+
+def test_what_jax_takes_of_a_gpu_is_said(capsys) -> None:
+    """Where the verdict stands, with the variable that changes it; of other devices nothing."""
+    for platform, count in (("gpu", 1), ("tpu", 0), ("cpu", 0)):
+        asked = ("--target", "internvl3-1b", "--memory", "16GB", "--platform", platform)
+        assert main(["plan", *asked]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert "a device has 14.90 GiB" in last
+        assert last.count("75 % of a GPU's memory; XLA_PYTHON_CLIENT_MEM_FRACTION=0.95") == count
 
 
 def test_of_the_hub_only_small_files_are_asked_for(capsys, tmp_path, monkeypatch) -> None:
