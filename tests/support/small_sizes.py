@@ -108,7 +108,7 @@ def video_row(model: VideoLM, seed: int = 0) -> Row:
     pixels = rng.standard_normal((32, config.vision.patch_dim), np.float32)
     media = Media("video", pixels, (2, 4, 4))
     run = [config.video_token_id] * (9 if config.family == "llava_onevision" else 8)
-    if config.vision_start_token_id >= 0:
+    if config.vision_start_token_id is not None:
         run = [config.vision_start_token_id, *run, config.vision_end_token_id]
     return Row(np.array([5, 6, *run, 77, 78, 79], np.int32), (media,))
 
