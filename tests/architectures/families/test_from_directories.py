@@ -70,8 +70,6 @@ def test_a_warm_pair_compiles_nothing(pair) -> None:
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled == []
-    plain = hj.generate(pair.target, asked(pair), max_new_tokens=NEW)
-    np.testing.assert_array_equal(found.tokens, plain.tokens)
     assert float(found.stats.acceptance_rate) > 0.1
 
 

@@ -88,9 +88,9 @@ def test_a_draft_with_the_longer_vocabulary(names, schedule) -> None:
     tokens, stats = answers(target, own, schedule)
     assert tokens.max() < known
     assert float(stats.acceptance_rate) == 1.0
-    # By itself the draft does say them.
-    alone = hj.generate(own, batch(target, own), max_new_tokens=2, eos_token_ids=())
-    assert (np.asarray(alone.tokens)[:, :2] >= known).any()
+    # By itself the draft would say them.
+    alone = np.asarray(own(batch(target, own), last=True))
+    assert (alone.argmax(axis=-1) >= known).all()
 
 
 @SLOW
