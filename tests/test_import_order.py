@@ -18,6 +18,7 @@ ORDER = (
     "scheduling",
     "benchmark",
     "training",
+    "studies",
     "evaluation",
     "cli",
 )

@@ -20,7 +20,7 @@ from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.ratios import paired_difference, ratio_error
 from hippo_jax.decoding.config import DEFAULT_GAMMA, HippoConfig
 from hippo_jax.decoding.generate import Generation, generate
-from hippo_jax.decoding.stats import SpeculationStats
+from hippo_jax.decoding.stats import SpeculationStats, joined
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import prepare_inputs
@@ -105,6 +105,7 @@ def measure_acceptance(
     *,
     gamma: int = DEFAULT_GAMMA,
     settings: Sequence[Setting] | None = None,
+    batch: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Pooled counters of every setting over the same clips.
@@ -112,6 +113,7 @@ def measure_acceptance(
     Args:
         clips: video files of one size; clip i is asked ``prompts[i]``.
         settings: ``None``: all of them.
+        batch: clips at a time; ``None``: ``BATCH``.
 
     Raises:
         HippoError: no clips, or tokens that are not those of plain decoding.
@@ -122,8 +124,9 @@ def measure_acceptance(
     cases = [(setting, schedule) for setting in settings for schedule in SCHEDULES]
     pooled: dict[tuple[Setting, str], list[SpeculationStats]] = {case: [] for case in cases}
     tokens = 0
-    batches = -(-len(clips) // BATCH)
-    for number, (inputs, rows) in enumerate(batches_of(pair, clips, prompts), 1):
+    batch = BATCH if batch is None else batch
+    batches = -(-len(clips) // batch)
+    for number, (inputs, rows) in enumerate(batches_of(pair, clips, prompts, batch), 1):
         expected = jax.device_get(generate(pair.target, inputs, max_new_tokens=NEW_TOKENS))
         tokens += int(expected.lengths[:rows].sum())
         for done, (setting, schedule) in enumerate(cases, 1):
@@ -136,10 +139,7 @@ def measure_acceptance(
                 f"keep ratio {setting.keep_ratio:g}, {schedule}: "
                 f"acceptance {cut.acceptance_rate:.3f}"
             )
-    whole = {
-        case: jax.tree.map(lambda *parts: np.concatenate(parts), *parts)
-        for case, parts in pooled.items()
-    }
+    whole = {case: joined(parts) for case, parts in pooled.items()}
     return {
         "clips": len(clips),
         "gamma": gamma,
@@ -151,11 +151,11 @@ def measure_acceptance(
 
 
 def batches_of(
-    pair: Any, clips: Sequence[Path], prompts: Sequence[str]
+    pair: Any, clips: Sequence[Path], prompts: Sequence[str], batch: int | None = None
 ) -> Iterator[tuple[ModelInputs, int]]:
     """Batches of one compiled size, and how many rows of each count; the first clips fill up the
     last batch."""
-    size = min(BATCH, len(clips))
+    size = min(BATCH if batch is None else batch, len(clips))
     for first in range(0, len(clips), size):
         rows = min(size, len(clips) - first)
         members = [*range(first, first + rows), *range(size - rows)]

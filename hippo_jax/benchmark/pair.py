@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from hippo_jax.architectures.parameters import count
-from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.forwards import forwards
 from hippo_jax.benchmark.measure import Run, Summary, cell, interleave, machine, plain, where
-from hippo_jax.decoding.arguments import make_settings
+from hippo_jax.benchmark.timed import Answers, hippo_decoder, plain_decoder, timed
 from hippo_jax.decoding.config import HippoConfig
-from hippo_jax.decoding.generate import decode_loop, prefill_state
 from hippo_jax.errors import HippoError
-from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.inputs.prepare import prepare_inputs
 from hippo_jax.placement.pair import load_pair
 from hippo_jax.resources import clip, clip_names
-from hippo_jax.scheduling.plan import make_plan
-from hippo_jax.scheduling.programs import ALL_ROUNDS, advance, start
 from hippo_jax.scheduling.state import SpeculativeState
 
 PLAIN = "target alone"
@@ -33,18 +27,6 @@ WAYS = {
     "sequential": HippoConfig(schedule="sequential"),
     "parallel": HippoConfig(schedule="parallel"),
 }
-
-
-@dataclass
-class Answers:
-    """What one way of decoding said, and its rounds behind the prefill."""
-
-    tokens: list[list[int]] = field(default_factory=list)
-    rounds: int = 0
-
-
-Begin = Callable[[ModelInputs], Any]
-Finish = Callable[[ModelInputs, Any], tuple[Any, Any, int]]
 
 
 def compare_pair(
@@ -73,13 +55,13 @@ def compare_pair(
     answers = {name: Answers() for name in (PLAIN, DRAFT, *ways)}
     runs: dict[str, Run] = {}
     for name, model in ((PLAIN, models.target), (DRAFT, models.draft)):
-        runs[name] = _timed(prompts, *_plain(model, inputs[0], new_tokens), answers[name])
+        runs[name] = timed(prompts, plain_decoder(model, new_tokens), answers[name])
     caches: dict[str, SpeculativeState] = {}
     for name, config in ways.items():
         report(f"compiling: {name}")
-        begin, finish = _hippo(models, inputs[0], new_tokens, config)
-        runs[name] = _timed(prompts, begin, finish, answers[name])
-        caches[name] = begin(prompts[0])
+        decoder = hippo_decoder(models, new_tokens, config)
+        runs[name] = timed(prompts, decoder, answers[name])
+        caches[name] = decoder.begin(prompts[0])
     steps = _steps(models, caches["sequential, full draft"], caches["sequential"], gamma)
     results = interleave({**runs, **steps}, repeats, report)
     return {
@@ -104,89 +86,6 @@ def compare_pair(
 def same_tokens(answers: Mapping[str, Answers]) -> bool:
     """Whether every way but the draft alone gave the target's tokens."""
     return all(found.tokens == answers[PLAIN].tokens for n, found in answers.items() if n != DRAFT)
-
-
-def _timed(prompts: Sequence[ModelInputs], begin: Begin, finish: Finish, answers: Answers) -> Run:
-    """All prompts one after the other, prefill and decoding timed apart."""
-
-    def run() -> dict[str, float]:
-        prefill = decode = 0.0
-        answers.tokens, answers.rounds = [], 0
-        for inputs in prompts:
-            first = time.perf_counter()
-            state = jax.block_until_ready(begin(inputs))
-            second = time.perf_counter()
-            tokens, lengths, rounds = jax.block_until_ready(finish(inputs, state))
-            third = time.perf_counter()
-            prefill, decode = prefill + second - first, decode + third - second
-            answers.tokens.append(np.asarray(tokens)[0, : int(lengths[0])].tolist())
-            answers.rounds += int(rounds)
-        # The first token of each answer came with the prefill.
-        later = sum(map(len, answers.tokens)) - len(prompts)
-        found = {
-            "prefill_s": prefill / len(prompts),
-            "decode_ms_per_token": 1e3 * decode / max(1, later),
-            "whole_s": (prefill + decode) / len(prompts),
-        }
-        if answers.rounds:
-            found["decode_ms_per_round"] = 1e3 * decode / answers.rounds
-        return found
-
-    return run
-
-
-def _plain(model: VideoLM, inputs: ModelInputs, new_tokens: int) -> tuple[Begin, Finish]:
-    """Two compiled programs: the prompt, then one token at a time."""
-    settings, limit = make_settings(model, inputs, new_tokens, None, None, None, None)
-
-    def first(model: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
-        return prefill_state(model, inputs, limit, None, settings)
-
-    def rest(model: VideoLM, state: Any, next_position: Any, limit: Any) -> Any:
-        return decode_loop(model, state, next_position, limit, None, settings)
-
-    lowered = jax.jit(first).lower(model, inputs, limit)
-    begin = lowered.compile()
-    then = (
-        jax.jit(rest, donate_argnums=1)
-        .lower(model, lowered.out_info, inputs.next_position, limit)
-        .compile()
-    )
-
-    def finish(inputs: ModelInputs, state: Any) -> tuple[Any, Any, int]:
-        final = then(model, state, inputs.next_position, limit)
-        return final.tokens, final.lengths, 0
-
-    return lambda inputs: begin(model, inputs, limit), finish
-
-
-def _hippo(
-    models: Any, inputs: ModelInputs, new_tokens: int, config: HippoConfig
-) -> tuple[Begin, Finish]:
-    """Two compiled programs: both prompts with the choice of tokens, then rounds."""
-    target, draft = models.target, models.draft
-    plan, limit = make_plan(models, inputs, new_tokens, None, None, None, None, config)
-    rounds = np.int32(ALL_ROUNDS)
-
-    def first(target: VideoLM, draft: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
-        return start(target, draft, inputs, limit, None, plan)
-
-    def rest(target: VideoLM, draft: VideoLM, state: Any, limit: Any, rounds: Any) -> Any:
-        return advance(target, draft, state, limit, None, rounds, plan)
-
-    lowered = jax.jit(first).lower(target, draft, inputs, limit)
-    begin = lowered.compile()
-    then = (
-        jax.jit(rest, donate_argnums=2)
-        .lower(target, draft, lowered.out_info, limit, rounds)
-        .compile()
-    )
-
-    def finish(inputs: ModelInputs, state: SpeculativeState) -> tuple[Any, Any, int]:
-        progress = then(target, draft, state, limit, rounds).progress
-        return progress.tokens, progress.lengths, progress.rounds[0] - plan.parallel
-
-    return lambda inputs: begin(target, draft, inputs, limit), finish
 
 
 def _steps(

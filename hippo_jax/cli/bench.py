@@ -218,23 +218,17 @@ def _on_held_out_clips(
 ) -> dict[str, Any]:
     """``measure`` what ``load`` gives on the clips that the model card's figures begin with."""
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
-    from hippo_jax.cli.train import CARD_SEED
     from hippo_jax.decoding.config import DEFAULT_GAMMA
     from hippo_jax.resources import EMBEDDED_PAIR
-    from hippo_jax.training.domain import HELD_OUT, sample_scene
-    from hippo_jax.training.language import PROMPTS
-    from hippo_jax.training.report import write_clips
+    from hippo_jax.training.domain import CARD_SEED
+    from hippo_jax.training.report import card_clips
 
     enable_compilation_cache()
     pairs, count = load(), CLIPS if args.clips is None else args.clips
     with tempfile.TemporaryDirectory() as folder:
-        clips = write_clips(
-            Path(folder), [sample_scene(CARD_SEED, i, HELD_OUT) for i in range(count)]
-        )
         outcome = measure(
             *pairs,
-            clips,
-            [PROMPTS[i % len(PROMPTS)] for i in range(count)],
+            *card_clips(Path(folder), count),
             gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
             report=_report,
         )

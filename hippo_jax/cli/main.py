@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "describe a video, or answer a question about it",
     "bench": "measure speed, beside transformers if asked",
     "eval": "evaluate a pair on a benchmark, resumable",
+    "study": "the paper's experiments on a pair: a table, a CSV and a plot",
     "convert": "convert a Hugging Face checkpoint to one that loads quickly",
     "plan": "memory of a pair on given devices, from sizes alone",
     "train": "train the embedded pair from nothing",

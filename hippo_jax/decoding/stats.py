@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,23 @@ class SpeculationStats:
     def acceptance_rate(self) -> float:
         """Accepted draft tokens / judged draft tokens."""
         return _ratio(np.asarray(self.accepted).sum(), np.asarray(self.judged).sum())
+
+
+def joined(calls: Sequence[SpeculationStats]) -> SpeculationStats:
+    """The counters of several calls as those of one, on the host. Widths of ``runs`` and
+    ``kept_indices`` may differ."""
+
+    def together(*parts: Any) -> np.ndarray:
+        arrays = [np.asarray(part) for part in parts]
+        if arrays[0].ndim == 2:
+            width = max(array.shape[1] for array in arrays)
+            arrays = [
+                np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=-1)
+                for array in arrays
+            ]
+        return np.concatenate(arrays)
+
+    return jax.tree.map(together, *calls)
 
 
 def _ratio(count: Any, of: Any) -> float:

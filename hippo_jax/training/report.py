@@ -19,7 +19,7 @@ from hippo_jax.inputs.prepare import prepare_inputs
 from hippo_jax.training import language
 from hippo_jax.training.batches import patches_uint8
 from hippo_jax.training.codec import read_clip, write_clip
-from hippo_jax.training.domain import HELD_OUT, Scene, sample_scene
+from hippo_jax.training.domain import CARD_SEED, HELD_OUT, Scene, sample_scene
 from hippo_jax.training.evaluation import CHUNK, LONGEST, Clips, Judge, agreement, score_greedy
 from hippo_jax.training.export import load_exported
 from hippo_jax.training.recipe import skeletons
@@ -68,6 +68,13 @@ def write_clips(folder: Path, scenes: Sequence[Scene]) -> list[Path]:
     for file, scene in zip(files, scenes, strict=True):
         write_clip(file, render(scene)[0])
     return files
+
+
+def card_clips(folder: Path, count: int) -> tuple[list[Path], list[str]]:
+    """The first of the held-out clips behind the model card's figures, drawn into ``folder``, and
+    what is asked about each: the prompts in turn."""
+    files = write_clips(folder, [sample_scene(CARD_SEED, i, HELD_OUT) for i in range(count)])
+    return files, [language.PROMPTS[i % len(language.PROMPTS)] for i in range(count)]
 
 
 def describe(
