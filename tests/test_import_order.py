@@ -23,6 +23,7 @@ ORDER = (
     "cli",
 )
 PACKAGE = Path(hippo_jax.__file__).parent
+README = Path(__file__).parents[1] / "README.md"
 
 
 def imported(file: Path) -> set[str]:
@@ -51,7 +52,7 @@ def test_a_package_imports_only_what_comes_before_it(package: str) -> None:
 def test_every_package_has_its_place_and_the_readme_says_so() -> None:
     packages = {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")}
     assert packages == set(ORDER)
-    readme = (PACKAGE.parent / "README.md").read_text()
+    readme = README.read_text()
     said = re.search(r"imports run only that way:\n(.*?)\.\n", readme, re.DOTALL)
     assert said is not None
     assert tuple(re.findall(r"`(\w+)`", said[1])) == ORDER
