@@ -38,6 +38,27 @@ def annotation_file(data: Path, names: Sequence[str]) -> Path:
     raise HippoError(f"{data} has no {' or '.join(names)}; give the benchmark's own folder")
 
 
+def task_files(data: Path, tasks: Sequence[str], benchmark: str) -> tuple[list[Path], Path]:
+    """The files of the tasks that are there (``data/json/<task>.json``, or ``data`` itself, one of
+    them), and the folder of their videos (``data/video``).
+
+    Raises:
+        HippoError: none is there, or the file is of no such task.
+    """
+    if data.is_file():
+        if data.stem not in tasks:
+            raise HippoError(
+                f"{data}: {benchmark} has no task {data.stem} that is read here; tasks: "
+                f"{', '.join(tasks)}"
+            )
+        return [data], data.parent.parent / "video"
+    files = [data / "json" / f"{task}.json" for task in tasks]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise HippoError(f"{data} has no json/{tasks[0]}.json or other task of {benchmark}")
+    return files, data / "video"
+
+
 def _parquet(table: Path, wanted: Path) -> str:
     return (
         f"{table} is Parquet, which is not read here; write it as JSON first: python -c "

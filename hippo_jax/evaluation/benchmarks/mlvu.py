@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hippo_jax.errors import HippoError
 from hippo_jax.evaluation.benchmarks import layout
 from hippo_jax.evaluation.choice import Style
 from hippo_jax.evaluation.samples import Sample, question
@@ -34,18 +33,8 @@ TASKS = (
 def read(data: Path, videos: Path | None, style: Style) -> list[Sample]:
     """The multiple-choice questions of all tasks whose file is there; of one, if ``data`` is its
     file."""
-    if data.is_file():
-        files = [data]
-        if data.stem not in TASKS:
-            raise HippoError(
-                f"{data}: no multiple-choice task of MLVU; their files: {', '.join(TASKS)}"
-            )
-    else:
-        files = [data / "json" / f"{task}.json" for task in TASKS]
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise HippoError(f"{data} has no json/{TASKS[0]}.json or other task of MLVU")
-    root = videos or (data.parent.parent if data.is_file() else data) / "video"
+    files, own = layout.task_files(data, TASKS, "MLVU")
+    root = videos or own
     found = []
     for file in files:
         for number, (where, record) in enumerate(layout.records(file)):
