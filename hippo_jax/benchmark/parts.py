@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,32 +12,61 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.tensor_parallel import cache_spec, on_devices
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.forwards import forwards, milliseconds
+from hippo_jax.benchmark.matmul_work import matmul_operations
 from hippo_jax.benchmark.measure import Run, Summary
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.pair import ModelPair
-from hippo_jax.scheduling import one_program, two_meshes
 from hippo_jax.scheduling.plan import Plan
 from hippo_jax.scheduling.roles import prepare_draft
-from hippo_jax.scheduling.state import Proposal, Verdict
 from hippo_jax.scheduling.time_model import StepTimes
 from hippo_jax.scoring.attention import Relevance
 from hippo_jax.scoring.selection import select_tokens
 from hippo_jax.scoring.selectors import SelectionContext, scope, selector_scores, support
 
 WIDTHS = (1, 2, 4, 6, 8, 12)  # of target blocks
-EXCHANGES = 64  # of one measurement
 PREFILL, SCORED = "target, prefill", "target, prefill and scores"
+SCORES, CHOICE = "attention scores", "choice of tokens"
+PRUNED, WHOLE = "draft, pruned prompt", "draft, whole prompt"
+WHOLE_STEP = "draft, 1 token behind the whole prompt"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to measure, in ms.
+
+    Attributes:
+        run: one turn of it.
+        operations: of its matrix products; ``None`` where they were not counted.
+        bytes: of weights and cache that it reads, where that is what it does; else ``None``.
+    """
+
+    run: Run
+    operations: int | None = None
+    bytes: int | None = None
 
 
 def measured_parts(pair: ModelPair, inputs: ModelInputs, plan: Plan) -> dict[str, Run]:
+    """``make_parts`` without what its parts do."""
+    return {name: part.run for name, part in make_parts(pair, inputs, plan).items()}
+
+
+def make_parts(
+    pair: ModelPair, inputs: ModelInputs, plan: Plan, *, every: bool = False
+) -> dict[str, Part]:
     """Every part as something to measure, in ms: on its model's devices, with nothing beside it.
 
     Models in one program with two roles must be measured where they have devices to themselves.
     The plan's scores must be the default ones, which the target chooses by.
+
+    Args:
+        every: also what no model of time asks for: a draft that sees all visual tokens, and the
+            attention scores of all layers, of random queries and keys: beside a prefill they drown
+            in what prefills differ by from turn to turn. For models on one device.
     """
     target, draft = pair.target, pair.draft
     capacity, scoring = plan.settings.capacity, plan.config.scoring
@@ -70,38 +99,83 @@ def measured_parts(pair: ModelPair, inputs: ModelInputs, plan: Plan) -> dict[str
         return P(), cache_spec(axis)
 
     own, other = _at(target.home, inputs), _at(draft.home, inputs)
-    runs: dict[str, Run] = {}
+    parts: dict[str, Part] = {}
 
     def part(name: str, function: Any, model: VideoLM, *arguments: Any, outputs: Any = None) -> Any:
         """Compile, run once, and keep for measuring."""
-        program = (
-            jax.jit(lambda model, *rest: on_devices(function, (model,), *rest, outputs=outputs))
-            .lower(model, *arguments)
-            .compile()
-        )
-        runs[name] = milliseconds(lambda: program(model, *arguments))
+
+        def call(model: VideoLM, *rest: Any) -> Any:
+            return on_devices(function, (model,), *rest, outputs=outputs)
+
+        program = jax.jit(call).lower(model, *arguments).compile()
+        run = milliseconds(lambda: program(model, *arguments))
+        work = matmul_operations(call, model, *arguments) if model.home is None else None
+        parts[name] = Part(run, work)
         return program(model, *arguments)
+
+    def step(name: str, model: VideoLM, cache: kv.KVCache, position: Any, width: int) -> None:
+        run = forwards(model, cache, position, width)
+        if model.home is None:
+            work = matmul_operations(partial(_block, width=width), model, cache, position)
+            parts[name] = Part(run, work, read_by_forward(model, cache))
+        else:
+            parts[name] = Part(run)
 
     visual = part("target, video", look, target, own)
     part(PREFILL, prefill, target, own, visual, outputs=logits_and_cache)
     scores, cache = part(SCORED, score, target, own, visual, outputs=logits_and_cache)
-    kept = part("choice of tokens", select, target, own, scores, visual)
+    if every:
+        parts[SCORES] = Part(milliseconds(_scores_alone(target, own, plan)))
+    kept = part(CHOICE, select, target, own, scores, visual)
     for width in WIDTHS:
         if width <= cache.capacity:
-            runs[_forward("target", width)] = forwards(target, cache, own.next_position, width)
+            step(_forward("target", width), target, cache, own.next_position, width)
     draft_visual = part("draft, video", look_for_draft, draft, other)
-    chosen = _at(draft.home, kept)
-    position, cache = part(
-        "draft, pruned prompt",
-        read,
-        draft,
-        other,
-        chosen,
-        draft_visual,
-        outputs=logits_and_cache,
-    )
-    runs[_forward("draft", 1)] = forwards(draft, cache, position, 1)
-    return runs
+    reads = {PRUNED: (_at(draft.home, kept), _forward("draft", 1))}
+    if every:
+        reads[WHOLE] = (None, WHOLE_STEP)
+    for name, (chosen, after) in reads.items():
+        arguments = (other, chosen, draft_visual)
+        position, cache = part(name, read, draft, *arguments, outputs=logits_and_cache)
+        step(after, draft, cache, position, 1)
+    return parts
+
+
+def read_by_forward(model: VideoLM, cache: kv.KVCache) -> int:
+    """Bytes that a forward over a few tokens has to read: every matrix of the decoder, and the
+    cache. Of an embedding that is not the head too, only a few rows."""
+    decoder = model.decoder
+    read = sum(leaf.nbytes for leaf in jax.tree.leaves((decoder, cache.layers)))
+    return read - (0 if decoder.head is None else decoder.embedding.get_value().nbytes)
+
+
+def _block(model: VideoLM, cache: kv.KVCache, position: jax.Array, width: int) -> jax.Array:
+    """Logits of a forward as ``forwards`` runs it."""
+    batch = position.shape[0]
+    fed, slot = jnp.zeros((batch, width), jnp.int32), jnp.zeros((batch,), jnp.int32)
+    places = jnp.broadcast_to(position[:, None] + jnp.arange(width), (3, batch, width))
+    return model.forward_block(fed, places, cache, slot)[0]
+
+
+def _scores_alone(model: VideoLM, inputs: ModelInputs, plan: Plan) -> Callable[[], Any]:
+    text = model.config.text
+    batch, columns = inputs.token_ids.shape
+    layers = plan.config.score_layers or text.num_layers
+    queries = (batch, inputs.query_columns.shape[1], text.num_heads, text.head_dim)
+    keys = (batch, columns, text.num_kv_heads, text.head_dim)
+
+    @jax.jit
+    def observed(inputs: ModelInputs, queries: Any, keys: Any) -> Any:
+        found = Relevance(inputs, support(plan.config.scoring))
+        for layer in range(layers):
+            found.observe(layer, queries[layer], keys[layer])
+        return found.scores()
+
+    random = [
+        [jax.random.normal(jax.random.key(layer), shape, model.dtype) for layer in range(layers)]
+        for shape in (queries, keys)
+    ]
+    return lambda: observed(inputs, *random)
 
 
 def step_times(found: Mapping[str, Mapping[str, Summary]], hop_ms: float = 0.0) -> StepTimes:
@@ -117,53 +191,15 @@ def step_times(found: Mapping[str, Mapping[str, Summary]], hop_ms: float = 0.0) 
         hop=hop_ms / 1e3,
         target_vision=seconds("target, video"),
         target_prefill=seconds(SCORED),
-        selection=seconds("choice of tokens"),
+        selection=seconds(CHOICE),
         draft_vision=seconds("draft, video"),
-        draft_prefill=seconds("draft, pruned prompt"),
+        draft_prefill=seconds(PRUNED),
     )
 
 
 def without_scores(times: StepTimes, found: Mapping[str, Mapping[str, Summary]]) -> StepTimes:
     """The same for the target alone, whose prefill scores nothing."""
     return replace(times, target_prefill=found[PREFILL]["ms"].median / 1e3)
-
-
-def measured_hop(pair: ModelPair, inputs: ModelInputs, limit: Any, plan: Plan) -> Run:
-    """What an exchange between the roles takes, in ms.
-
-    In one program: the sums by which both roles hear of each other. On two meshes: a round that
-    finds all rows done, so that nothing is left of it but handing programs and words over.
-    """
-    if not pair.placement.two_meshes:
-        return milliseconds(_exchanges(pair, plan), EXCHANGES)
-    models = (pair.target, pair.draft)
-    target, draft = two_meshes.begin(*models, inputs, limit, None, plan, pair.placement)
-    two_meshes.run(target, draft, threads=two_meshes.needs_threads(pair.placement))
-
-    def surplus() -> Any:
-        for _ in itertools.islice(two_meshes.rounds(target, draft), EXCHANGES):
-            pass
-        return target.state, draft.state
-
-    return milliseconds(surplus, EXCHANGES)
-
-
-def _exchanges(pair: ModelPair, plan: Plan) -> Callable[[], Any]:
-    assert pair.target.home is not None and pair.draft.home is not None
-    roles = one_program.Roles(pair.target.home, pair.draft.home)
-
-    def local(target: VideoLM, draft: VideoLM, proposal: Proposal, verdict: Verdict) -> Any:
-        def once(_: Any, words: tuple[Proposal, Verdict]) -> tuple[Proposal, Verdict]:
-            return roles.from_draft(words[0]), roles.from_target(words[1])
-
-        return jax.lax.fori_loop(0, EXCHANGES, once, (proposal, verdict))
-
-    zero = jnp.zeros((1,), jnp.int32)
-    words = (Proposal(jnp.zeros((1, plan.gamma), jnp.int32), None), Verdict(zero, zero))
-    models = (pair.target, pair.draft)
-    program = jax.jit(lambda *all: on_devices(local, all[:2], *all[2:]))
-    compiled = program.lower(*models, *words).compile()
-    return lambda: compiled(*models, *words)
 
 
 def _forward(role: str, width: int) -> str:

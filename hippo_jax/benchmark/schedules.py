@@ -13,8 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hippo_jax.architectures.sharding import TENSOR_AXIS
+from hippo_jax.benchmark.hop import measured_hop
 from hippo_jax.benchmark.measure import Run, Summary, cell, interleave, machine, plain, where
-from hippo_jax.benchmark.parts import measured_hop, measured_parts, step_times, without_scores
+from hippo_jax.benchmark.parts import measured_parts, step_times, without_scores
+from hippo_jax.benchmark.recording import pattern_of
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import Generation, generate
 from hippo_jax.errors import HippoError
@@ -93,17 +95,6 @@ def all_ways(pair: str, devices: tuple[int, int] | None) -> list[Way]:
     rival = load_pair(pair, placement=Placement(target=shared, draft=shared))
     ways.append(Way(f"sequential, both models over {total}", "sequential", rival, total))
     return ways
-
-
-def pattern_of(runs: Sequence[int], tokens: int) -> list[bool]:
-    """Where the draft was right, place by place of an answer, from the parallel schedule's runs
-    (``SpeculationStats.runs`` of one row): every token was judged, and each run ended with one that
-    was not the draft's. ``tokens``: of the answer."""
-    found: list[bool] = []
-    for run in runs:
-        if run >= 0:
-            found += [True] * int(run) + [False]
-    return found + [True] * (tokens - len(found))
 
 
 def predict(

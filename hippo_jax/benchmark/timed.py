@@ -50,18 +50,23 @@ class Decoder:
         begin: prompts -> a state, behind the prefill and the first tokens.
         finish: prompts and their state, which is used up -> the whole answers.
         prefilled: rounds that the prefill counts.
+        programs: prompts -> the compiled programs of both, for what the compiler knows of them.
     """
 
     begin: Callable[[ModelInputs], Any]
     finish: Callable[[ModelInputs, Any], Generation]
     prefilled: int = 0
+    programs: Callable[[ModelInputs], Sequence[Any]] = lambda inputs: ()
 
 
-def plain_decoder(model: VideoLM, new_tokens: int) -> Decoder:
-    """Two programs: the prompt, then one token at a time."""
+def plain_decoder(
+    model: VideoLM, new_tokens: int, end_tokens: tuple[int, ...] | None = None
+) -> Decoder:
+    """Two programs: the prompt, then one token at a time. ``end_tokens`` as ``eos_token_ids`` of
+    ``generate``."""
 
     def compiled(inputs: ModelInputs) -> tuple[Any, Any, Any]:
-        settings, limit = make_settings(model, inputs, new_tokens, None, None, None, None)
+        settings, limit = make_settings(model, inputs, new_tokens, None, None, None, end_tokens)
 
         def first(model: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
             return prefill_state(model, inputs, limit, None, settings)
@@ -85,20 +90,23 @@ def plain_decoder(model: VideoLM, new_tokens: int) -> Decoder:
         final = rest(model, state, inputs.next_position, limit)
         return Generation(final.tokens, final.lengths)
 
-    return Decoder(begin, end)
+    return Decoder(begin, end, programs=lambda inputs: programs(inputs)[:2])
 
 
-def hippo_decoder(models: Any, new_tokens: int, config: HippoConfig) -> Decoder:
+def hippo_decoder(
+    models: Any, new_tokens: int, config: HippoConfig, end_tokens: tuple[int, ...] | None = None
+) -> Decoder:
     """Two programs: both prompts with the choice of tokens, then rounds.
 
     Args:
         config: its schedule must not be ``"auto"``.
+        end_tokens: as ``eos_token_ids`` of ``generate``.
     """
     target, draft = models.target, models.draft
     rounds = np.int32(ALL_ROUNDS)
 
     def compiled(inputs: ModelInputs) -> tuple[Any, Any, Any]:
-        plan, limit = make_plan(models, inputs, new_tokens, None, None, None, None, config)
+        plan, limit = make_plan(models, inputs, new_tokens, None, None, None, end_tokens, config)
 
         def first(target: VideoLM, draft: VideoLM, inputs: ModelInputs, limit: Any) -> Any:
             return start(target, draft, inputs, limit, None, plan)
@@ -122,7 +130,8 @@ def hippo_decoder(models: Any, new_tokens: int, config: HippoConfig) -> Decoder:
         _, rest, limit = programs(inputs)
         return rest(target, draft, state, limit, rounds)[1]
 
-    return Decoder(begin, end, prefilled=int(config.schedule == "parallel"))
+    first_rounds = int(config.schedule == "parallel")
+    return Decoder(begin, end, first_rounds, lambda inputs: programs(inputs)[:2])
 
 
 def timed(prompts: Sequence[ModelInputs], decoder: Decoder, answers: Answers) -> Run:

@@ -12,9 +12,15 @@ from typing import Any
 
 from hippo_jax.errors import HippoError
 
-MODES = ("startup", "scoring", "acceptance", "overlap", "model", "int8")
-CLIPS = 64  # of --acceptance and --int8
+KEPT = Path("the pair's own")  # of --compare without a file
+
+MODES = ("startup", "acceptance", "record", "overlap", "model", "int8")
+CLIPS = 64  # of --acceptance, --record and --int8
 REPEATS, TURNS = 5, 7  # of --overlap the latter
+NEW_TOKENS = 128
+FRAMES, FRAME_SIZE = 8, (392, 784)  # of --shape: 1568 visual tokens of Qwen2.5-VL
+ON_CLIPS = ("acceptance", "record", "int8")
+WITH_GAMMA = ("acceptance", "model", "int8")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,37 +29,68 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="measure speed and acceptance, beside transformers if asked",
         description=(
-            "Measure prefill and decoding of a model with random weights (about 130 M parameters, "
-            "1568 visual tokens). With --pair: plain decoding beside HIPPO decoding of a pair. "
-            "--scoring, --startup, --acceptance, --overlap, --model and --int8 measure something"
-            " else."
+            "Decode with the target alone and with the pair, and run every part alone, beside what "
+            "the device can do at best; all in turns. On the embedded pair, or with --shape on "
+            "random weights. --startup, --acceptance, --record, --overlap, --model and --int8 "
+            "measure something else."
         ),
     )
-    parser.add_argument(
-        "--peer", choices=("transformers",), help="measure it too, on the same weights"
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--pair", metavar="NAME", help="a pair of the zoo on its clips: demo")
+    which.add_argument(
+        "--shape",
+        metavar="NAME",
+        help="random weights in this shape: 130m or a published size such as qwen2.5-vl-7b; the "
+        "embedded pair's acceptance is replayed",
     )
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo, on the embedded clips")
     parser.add_argument(
-        "--new-tokens", type=int, metavar="N", help="default: 64; of --pair at most so many: 128"
+        "--draft-shape", metavar="NAME", help="the draft's; default: the family's smallest"
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help=f"of --shape: of its video, default {FRAMES}"
+    )
+    parser.add_argument(
+        "--frame-size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help=f"of --shape: pixels, default {FRAME_SIZE[0]} {FRAME_SIZE[1]}",
+    )
+    parser.add_argument("--dtype", metavar="DTYPE", help="of the weights; default: the device's")
+    parser.add_argument(
+        "--peer", choices=("transformers",), help="measure its ways too, on the same weights"
+    )
+    parser.add_argument(
+        "--new-tokens", type=int, metavar="N", help=f"of an answer at most, default {NEW_TOKENS}"
     )
     parser.add_argument(
         "--repeats", type=int, metavar="N", help=f"default: {REPEATS}; of --overlap {TURNS}"
     )
+    parser.add_argument("--gamma", type=int, metavar="N", help="draft length, default 5")
     parser.add_argument(
-        "--gamma",
-        type=int,
-        metavar="N",
-        help="of --pair, --acceptance, --model and --int8: draft length, default 5",
+        "--out", type=Path, metavar="FILE", help="also keep the run as JSON in this file"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="?",
+        const=KEPT,
+        metavar="FILE",
+        help="hold the run against a kept one, by default that beside the pair's card; exit status "
+        "1 if something got slower",
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--startup", action="store_true", help="time the embedded command instead")
     other.add_argument(
-        "--scoring", action="store_true", help="what scoring and selection add to a prefill"
-    )
-    other.add_argument(
         "--acceptance",
         action="store_true",
         help="acceptance of a pair's draft (default: demo) by what it sees; takes half an hour",
+    )
+    other.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="record where a pair's draft is right, for --shape to replay",
     )
     other.add_argument(
         "--overlap",
@@ -87,54 +124,27 @@ def add_parser(subparsers: Any) -> None:
         "--clips",
         type=int,
         metavar="N",
-        help=f"of --acceptance and --int8: held-out clips, default {CLIPS}",
+        help=f"of --acceptance, --record and --int8: held-out clips, default {CLIPS}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 0 when done."""
+    """Measure and print; 0 when done, 1 if ``--compare`` found something slower."""
     mode = next((name for name in MODES if getattr(args, name)), None)
     _check(args, mode)
     if args.repeats is None:
         args.repeats = TURNS if mode == "overlap" else REPEATS
-    if mode == "startup":
-        outcome, table = _startup()
-    elif mode == "scoring":
-        from hippo_jax.benchmark import scoring_cost
-
-        outcome = scoring_cost.measure_scoring(repeats=args.repeats, report=_report)
-        table = scoring_cost.as_table(outcome)
-    elif mode == "acceptance":
-        outcome, table = _acceptance(args)
-    elif mode == "int8":
-        outcome, table = _int8(args)
-    elif mode == "overlap":
-        outcome, table = _overlap(args)
-    elif mode == "model":
-        outcome, table = _model(args)
-    elif args.pair is not None:
-        from hippo_jax.benchmark import pair
-        from hippo_jax.decoding.config import DEFAULT_GAMMA
-
-        outcome = pair.compare_pair(
-            pair=args.pair,
-            new_tokens=128 if args.new_tokens is None else args.new_tokens,
-            repeats=args.repeats,
-            gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
-            report=_report,
-        )
-        table = pair.as_table(outcome)
-    else:
-        from hippo_jax.benchmark import decoding
-
-        outcome = decoding.compare(
-            peer=args.peer,
-            new_tokens=64 if args.new_tokens is None else args.new_tokens,
-            repeats=args.repeats,
-            report=_report,
-        )
-        table = decoding.as_table(outcome)
+    if mode is None:
+        return _speed(args)
+    outcome, table = {
+        "startup": lambda args: _startup(),
+        "acceptance": _acceptance,
+        "record": _record,
+        "int8": _int8,
+        "overlap": _overlap,
+        "model": _model,
+    }[mode](args)
     print(json.dumps(outcome) if args.json else table)
     return 0
 
@@ -145,23 +155,90 @@ def _report(line: str) -> None:
 
 def _check(args: argparse.Namespace, mode: str | None) -> None:
     """Refuse options that would go unheard."""
-    if args.peer and (args.pair is not None or mode):
-        raise HippoError("--peer goes with the random model only: leave out the other options")
-    if args.pair is not None and mode in ("startup", "scoring", "overlap"):
+    for name in ("shape", "draft_shape", "frames", "frame_size", "dtype", "peer"):
+        if getattr(args, name) is not None and mode:
+            raise HippoError(f"--{mode} takes no --{name.replace('_', '-')}; leave it out")
+    for name in ("new_tokens", "out", "compare"):
+        if getattr(args, name) is not None and mode:
+            raise HippoError(f"--{mode} takes no --{name.replace('_', '-')}; leave it out")
+    for name in ("draft_shape", "frames", "frame_size"):
+        if getattr(args, name) is not None and args.shape is None and not mode:
+            raise HippoError(f"--{name.replace('_', '-')} goes with --shape")
+    if args.pair is not None and mode in ("startup", "overlap"):
         raise HippoError(f"--{mode} takes no --pair; leave it out")
-    if args.new_tokens is not None and mode:
-        raise HippoError(f"--{mode} takes no --new-tokens; leave it out")
-    if args.clips is not None and mode not in ("acceptance", "int8"):
-        raise HippoError("--clips goes with --acceptance or --int8")
-    drafts = ("acceptance", "model", "int8")
-    if args.gamma is not None and mode not in drafts and (mode or args.pair is None):
-        raise HippoError("--gamma goes with --pair, --acceptance, --model or --int8")
+    if args.clips is not None and mode not in ON_CLIPS:
+        raise HippoError("--clips goes with --acceptance, --record or --int8")
+    if args.gamma is not None and mode and mode not in WITH_GAMMA:
+        raise HippoError(f"--{mode} takes no --gamma; leave it out")
     if args.trace is not None and mode != "overlap":
         raise HippoError("--trace goes with --overlap")
     if args.devices is not None and mode != "model":
         raise HippoError("--devices goes with --model")
     if args.repeats is not None and args.repeats < 1:
         raise HippoError(f"--repeats {args.repeats}: at least one is needed")
+    if args.out is not None and not args.out.absolute().parent.is_dir():
+        raise HippoError(f"--out {args.out}: its folder is not there")  # before minutes of work
+
+
+def _speed(args: argparse.Namespace) -> int:
+    from hippo_jax.benchmark import kept_run
+    from hippo_jax.benchmark.cases import pair_case, shape_case
+    from hippo_jax.benchmark.speed import measure_speed
+    from hippo_jax.benchmark.speed_table import as_table
+    from hippo_jax.cli.compilation_cache import enable_compilation_cache
+    from hippo_jax.decoding.config import DEFAULT_GAMMA
+    from hippo_jax.resources import EMBEDDED_PAIR
+
+    enable_compilation_cache()
+    pair = EMBEDDED_PAIR if args.pair is None else args.pair
+    kept = None
+    if args.compare is not None:
+        if args.shape is not None and args.compare == KEPT:
+            raise HippoError("--compare needs a FILE with --shape: only a pair has a kept run")
+        kept = kept_run.read_run(kept_run.kept_file(pair) if args.compare == KEPT else args.compare)
+    new_tokens = NEW_TOKENS if args.new_tokens is None else args.new_tokens
+    if args.shape is None:
+        case = pair_case(pair, new_tokens, args.dtype)
+    else:
+        case = shape_case(
+            args.shape,
+            args.draft_shape,
+            new_tokens,
+            recording=EMBEDDED_PAIR,
+            frames=FRAMES if args.frames is None else args.frames,
+            size=FRAME_SIZE if args.frame_size is None else tuple(args.frame_size),
+            dtype=args.dtype,
+        )
+    outcome = measure_speed(
+        case,
+        repeats=args.repeats,
+        gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
+        peer=args.peer,
+        report=_report,
+    )
+    if args.out is not None:
+        kept_run.write_run(outcome, args.out)
+    print(json.dumps(outcome) if args.json else as_table(outcome))
+    if kept is None:
+        return 0
+    print("\n" + kept_run.as_table(kept, outcome), file=sys.stderr if args.json else sys.stdout)
+    return int(kept_run.got_slower(kept, outcome))
+
+
+def _record(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    _check_clips(args, "--record")
+    from hippo_jax.benchmark.kept_run import write_run
+    from hippo_jax.benchmark.recording import record
+    from hippo_jax.placement.pair import load_pair
+    from hippo_jax.resources import EMBEDDED_PAIR
+
+    if not args.record.absolute().parent.is_dir():
+        raise HippoError(f"--record {args.record}: its folder is not there")
+    outcome = _on_held_out_clips(args, record, lambda: [load_pair(EMBEDDED_PAIR)])
+    write_run(outcome, args.record)
+    places = sum(map(len, outcome["answers"]))
+    right = sum(one.count("1") for one in outcome["answers"])
+    return outcome, f"{100 * right / places:.1f} % of {places} tokens right; wrote {args.record}"
 
 
 def _startup() -> tuple[dict[str, Any], str]:

@@ -9,7 +9,7 @@ from typing import Any
 from hippo_jax.benchmark.acceptance import NEW_TOKENS
 from hippo_jax.benchmark.measure import machine
 from hippo_jax.benchmark.parts import measured_parts, step_times, without_scores
-from hippo_jax.benchmark.schedules import pattern_of
+from hippo_jax.benchmark.recording import pattern_of
 from hippo_jax.benchmark.timed import hippo_decoder, plain_decoder
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.errors import HippoError

@@ -10,7 +10,7 @@ from support import pairs
 from hippo_jax.benchmark import parts, schedules
 from hippo_jax.benchmark.measure import Summary
 from hippo_jax.benchmark.parts import PREFILL, SCORED, step_times, without_scores
-from hippo_jax.benchmark.schedules import ONE, PARALLEL, PLAIN, SEQUENTIAL, Way, pattern_of, predict
+from hippo_jax.benchmark.schedules import ONE, PARALLEL, PLAIN, SEQUENTIAL, Way, predict
 from hippo_jax.cli import main as program
 from hippo_jax.decoding.generate import Generation
 from hippo_jax.decoding.stats import SpeculationStats
@@ -46,17 +46,6 @@ def test_times_are_the_medians_in_seconds() -> None:
     assert (times.target_vision, times.target_prefill, times.selection) == (0.02, 0.11, 0.003)
     assert (times.draft_vision, times.draft_prefill, times.split) == (0.015, 0.007, 1.0)
     assert without_scores(times, PARTS).target_prefill == 0.1
-
-
-def test_a_pattern_is_read_from_the_runs() -> None:
-    right = [True, True, False, False, True, False, True]
-    assert pattern_of([2, 0, 1, -1, -1], 7) == right
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        tokens = int(rng.integers(0, 30))
-        pattern = (rng.random(tokens) < 0.7).tolist()
-        runs = replay(pattern, 4, "parallel").runs
-        assert pattern_of([*runs, -1], tokens) == pattern
 
 
 def test_predictions_are_those_of_the_model() -> None:
