@@ -12,14 +12,24 @@ from typing import Any
 
 from hippo_jax.errors import HippoError
 
+IMPORTS = 5
+
 
 def measure_startup() -> dict[str, Any]:
-    """Wall seconds of the embedded command with an empty compilation cache, then with a full one.
+    """Wall seconds of the embedded command with an empty compilation cache, then with a full one,
+    and of ``import hippo_jax`` (``"import_s"``, the fastest of several new processes).
 
-    Imports, loading, decoding the clip and printing are all inside.
+    Imports, loading, decoding the clip and printing are all inside of the first two.
     """
     with tempfile.TemporaryDirectory() as cache:
-        return {name: _once(cache) for name in ("cold", "warm")}
+        found: dict[str, Any] = {name: _once(cache) for name in ("cold", "warm")}
+    return {**found, "import_s": min(_import() for _ in range(IMPORTS))}
+
+
+def _import() -> float:
+    code = "import time; t = time.perf_counter(); import hippo_jax; print(time.perf_counter() - t)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(child.stdout)
 
 
 def _once(cache: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from hippo_jax.errors import HippoError
 
 KEPT = Path("the pair's own")  # of --compare without a file
 
-MODES = ("startup", "acceptance", "record", "overlap", "model", "int8")
-CLIPS = 64  # of --acceptance, --record and --int8
+MODES = ("startup", "acceptance", "record", "overlap", "model", "precision")
+CLIPS = 64  # of --acceptance, --record and --precision
 REPEATS, TURNS = 5, 7  # of --overlap the latter
 NEW_TOKENS = 128
 FRAMES, FRAME_SIZE = 8, (392, 784)  # of --shape: 1568 visual tokens of Qwen2.5-VL
-ON_CLIPS = ("acceptance", "record", "int8")
-WITH_GAMMA = ("acceptance", "model", "int8")
+ON_CLIPS = ("acceptance", "record", "precision")
+WITH_GAMMA = ("acceptance", "model", "precision")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Decode with the target alone and with the pair, and run every part alone, beside what "
             "the device can do at best; all in turns. On the embedded pair, or with --shape on "
-            "random weights. --startup, --acceptance, --record, --overlap, --model and --int8 "
+            "random weights. --startup, --acceptance, --record, --overlap, --model and --precision "
             "measure something else."
         ),
     )
@@ -103,9 +104,9 @@ def add_parser(subparsers: Any) -> None:
         help="time of each schedule of a pair (default: demo), predicted from its parts, and taken",
     )
     other.add_argument(
-        "--int8",
-        action="store_true",
-        help="what int8 weights do to logits and acceptance of a pair (default: demo)",
+        "--precision",
+        choices=("int8", "bfloat16", "float16"),
+        help="what such weights do to logits, answers and acceptance of a pair (default: demo)",
     )
     parser.add_argument(
         "--trace",
@@ -124,7 +125,7 @@ def add_parser(subparsers: Any) -> None:
         "--clips",
         type=int,
         metavar="N",
-        help=f"of --acceptance, --record and --int8: held-out clips, default {CLIPS}",
+        help=f"of --acceptance, --record and --precision: held-out clips, default {CLIPS}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         "startup": lambda args: _startup(),
         "acceptance": _acceptance,
         "record": _record,
-        "int8": _int8,
+        "precision": _precision,
         "overlap": _overlap,
         "model": _model,
     }[mode](args)
@@ -167,7 +168,7 @@ def _check(args: argparse.Namespace, mode: str | None) -> None:
     if args.pair is not None and mode in ("startup", "overlap"):
         raise HippoError(f"--{mode} takes no --pair; leave it out")
     if args.clips is not None and mode not in ON_CLIPS:
-        raise HippoError("--clips goes with --acceptance, --record or --int8")
+        raise HippoError("--clips goes with --acceptance, --record or --precision")
     if args.gamma is not None and mode and mode not in WITH_GAMMA:
         raise HippoError(f"--{mode} takes no --gamma; leave it out")
     if args.trace is not None and mode != "overlap":
@@ -245,12 +246,11 @@ def _startup() -> tuple[dict[str, Any], str]:
     from hippo_jax.benchmark.startup import measure_startup
 
     outcome = measure_startup()
-    table = "\n".join(
-        f"{name}: {found['wall_s']:.1f} s in all; "
-        + ", ".join(f"{part} {value:.2f}" for part, value in found["seconds"].items())
-        for name, found in outcome.items()
-    )
-    return outcome, table
+    lines = [f"import hippo_jax: {outcome['import_s']:.3f} s"]
+    for name in ("cold", "warm"):
+        parts = ", ".join(f"{p} {value:.2f}" for p, value in outcome[name]["seconds"].items())
+        lines.append(f"{name}: {outcome[name]['wall_s']:.1f} s in all; {parts}")
+    return outcome, "\n".join(lines)
 
 
 def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -263,17 +263,25 @@ def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return outcome, as_table(outcome)
 
 
-def _int8(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    _check_clips(args, "--int8")
-    from hippo_jax.benchmark.int8 import as_table, measure_int8
+def _precision(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    _check_clips(args, "--precision")
+    import jax
+
+    from hippo_jax.benchmark.precision import as_table, measure_precision
     from hippo_jax.cli.int8 import int8_roles
     from hippo_jax.placement.pair import load_pair
     from hippo_jax.resources import EMBEDDED_PAIR
 
+    other = {"dtype": args.precision} if args.precision != "int8" else int8_roles("both")
+    reference = None
+    if jax.default_backend() != "cpu":
+        # Else products of float32 numbers are rounded, and nothing could be expected of them.
+        jax.config.update("jax_default_matmul_precision", "highest")
+        reference = jax.devices("cpu")[0]
     outcome = _on_held_out_clips(
         args,
-        measure_int8,
-        lambda: [load_pair(EMBEDDED_PAIR, **int8_roles(which)) for which in (None, "both")],
+        partial(measure_precision, kind=args.precision, reference=reference),
+        lambda: [load_pair(EMBEDDED_PAIR, **{"dtype": "float32", **how}) for how in ({}, other)],
     )
     return outcome, as_table(outcome)
 

@@ -1,8 +1,8 @@
-"""What int8 weights change: logits of target and draft, and how many tokens are accepted.
+"""What smaller weights change: logits of target and draft, answers, how many tokens are accepted.
 
 Logits are compared where they choose the tokens of the float target's own answers, which both
-models are made to read. Every pair of a float or int8 target with a float or int8 draft decodes the
-same clips, and must give the tokens of its own target.
+models are made to read. Every pair of a float32 or smaller target with a float32 or smaller draft
+decodes the same clips.
 """
 
 from __future__ import annotations
@@ -29,78 +29,99 @@ from hippo_jax.benchmark.acceptance import (
 )
 from hippo_jax.benchmark.measure import machine, where
 from hippo_jax.decoding.config import DEFAULT_GAMMA, HippoConfig
-from hippo_jax.decoding.generate import generate
-from hippo_jax.decoding.stats import SpeculationStats
+from hippo_jax.decoding.generate import Generation, generate
+from hippo_jax.decoding.stats import SpeculationStats, joined
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.memory import as_text
 from hippo_jax.placement.pair import ModelPair
 from hippo_jax.scheduling.hippo import hippo_generate
 
-KINDS = ("float", "int8")
+FLOAT = "float32"
 ROLES = ("target", "draft")
 
 
-def measure_int8(
+def measure_precision(
     pair: ModelPair,
     small: ModelPair,
     clips: Sequence[Path],
     prompts: Sequence[str],
     *,
+    kind: str,
     gamma: int = DEFAULT_GAMMA,
+    reference: jax.Device | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Distances of logits, acceptance and bytes of weights.
+    """Distances of logits, acceptance, bytes of weights, and whether answers stay the same.
 
     Args:
-        pair, small: the same pair as it is and with int8 weights, on one device.
+        pair, small: the same pair in float32 and with smaller weights, on one device.
         clips: video files of one size; clip i is asked ``prompts[i]``.
+        kind: what the smaller weights are, such as ``"int8"``.
+        reference: another device, whose float32 answers those of this one should be.
 
     Raises:
-        HippoError: no clips, or tokens that are not those of the target alone.
+        HippoError: no clips, or tokens that are not those of the target alone though the target
+            computes in float32 (in bfloat16 or float16 ties within rounding may part them; such
+            clips are counted).
     """
     if not clips:
-        raise HippoError("int8 is measured on clips; give at least one")
-    models = {role: (getattr(pair, role), getattr(small, role)) for role in ROLES}
-    cases = [(t, d, schedule) for t in KINDS for d in KINDS for schedule in SCHEDULES]
+        raise HippoError(f"{kind} is measured on clips; give at least one")
+    kinds = (FLOAT, kind)
+    models = {
+        role: dict(zip(kinds, (getattr(pair, role), getattr(small, role)), strict=True))
+        for role in ROLES
+    }
+    other = None if reference is None else jax.device_put(pair.target, reference)
+    cases = [(t, d, schedule) for t in kinds for d in kinds for schedule in SCHEDULES]
     counted: dict[tuple[str, str, str], list[SpeculationStats]] = {case: [] for case in cases}
     apart: dict[str, list[dict[str, np.ndarray]]] = {role: [] for role in ROLES}
-    same = 0
+    equal = dict.fromkeys(cases, 0)
+    same = as_reference = 0
     for inputs, rows in batches_of(pair, clips, prompts):
         own = {
-            kind: jax.device_get(generate(model, inputs, max_new_tokens=NEW_TOKENS))
-            for kind, model in zip(KINDS, models["target"], strict=True)
+            name: jax.device_get(generate(model, inputs, max_new_tokens=NEW_TOKENS))
+            for name, model in models["target"].items()
         }
-        tokens, lengths = own["float"].tokens, own["float"].lengths
-        same += int((own["float"].tokens == own["int8"].tokens).all(axis=1)[:rows].sum())
+        tokens, lengths = own[FLOAT].tokens, own[FLOAT].lengths
+        same += _equal(own[FLOAT], own[kind], rows)
+        if other is not None:
+            moved = jax.device_put(inputs, reference)
+            again = jax.device_get(generate(other, moved, max_new_tokens=NEW_TOKENS))
+            as_reference += _equal(own[FLOAT], again, rows)
         told = np.arange(tokens.shape[1]) < lengths[:, None]
         told[rows:] = False  # clips that fill up the batch
         for role in ROLES:
             first, second = (
                 np.asarray(answer_logits(model, inputs, tokens, draft=role == "draft"))[told]
-                for model in models[role]
+                for model in models[role].values()
             )
             apart[role].append(distances(first, second))
-        for target, draft, schedule in cases:
+        for case in cases:
+            target, draft, schedule = case
             found = jax.device_get(
                 hippo_generate(
-                    ModelPair(_kind(models, "target", target), _kind(models, "draft", draft)),
+                    ModelPair(models["target"][target], models["draft"][draft]),
                     inputs,
                     max_new_tokens=NEW_TOKENS,
                     config=HippoConfig(gamma=gamma, schedule=schedule),  # type: ignore[arg-type]
                 )
             )
-            check_same(own[target], found, f"{target} target, {draft} draft, {schedule}")
+            if models["target"][target].dtype == jnp.float32:
+                check_same(own[target], found, f"{target} target, {draft} draft, {schedule}")
+            equal[case] += _equal(own[target], found, rows)
             cut = jax.tree.map(lambda x, rows=rows: x[:rows], found.stats)
-            counted[target, draft, schedule].append(cut)
+            counted[case].append(cut)
             report(f"{target} target, {draft} draft, {schedule}: {cut.acceptance_rate:.3f}")
     return {
         "machine": machine(),
+        "kind": kind,
         "clips": len(clips),
         "gamma": gamma,
         "same_answers": same,
+        "as_reference": None if other is None else as_reference,
         "weights": {
-            role: dict(zip(KINDS, map(weight_bytes_of, models[role]), strict=True))
+            role: {name: weight_bytes_of(model) for name, model in models[role].items()}
             for role in ROLES
         },
         "logits": {role: _pooled(found) for role, found in apart.items()},
@@ -109,23 +130,21 @@ def measure_int8(
                 "target": target,
                 "draft": draft,
                 **{
-                    schedule: figures(
-                        jax.tree.map(
-                            lambda *parts: np.concatenate(parts),
-                            *counted[target, draft, schedule],
-                        )
-                    )
+                    schedule: figures(joined(counted[target, draft, schedule]))
+                    | {"own_answers": equal[target, draft, schedule]}
                     for schedule in SCHEDULES
                 },
             }
-            for target in KINDS
-            for draft in KINDS
+            for target in kinds
+            for draft in kinds
         ],
     }
 
 
-def _kind(models: Mapping[str, tuple[VideoLM, VideoLM]], role: str, kind: str) -> VideoLM:
-    return models[role][KINDS.index(kind)]
+def _equal(first: Generation, second: Generation, rows: int) -> int:
+    """How many of the first rows say the same."""
+    both = (first.tokens == second.tokens).all(axis=1) & (first.lengths == second.lengths)
+    return int(both[:rows].sum())
 
 
 def weight_bytes_of(model: VideoLM) -> int:
@@ -179,34 +198,42 @@ def _pooled(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
 
 def as_table(outcome: Mapping[str, Any]) -> str:
     """The outcome as two markdown tables."""
+    kinds = (FLOAT, outcome["kind"])
     lines = [
-        f"{outcome['clips']} clips, {outcome['logits']['target']['positions']} tokens of the float "
-        f"target's answers; int8 against float32; {where(outcome['machine'])}",
+        f"{outcome['clips']} clips, {outcome['logits']['target']['positions']} tokens of the "
+        f"float32 target's answers; {kinds[1]} against {FLOAT}; {where(outcome['machine'])}",
         "",
-        "| | weights, float | int8 | largest difference of logits | mean difference "
+        f"| | weights, {kinds[0]} | {kinds[1]} | largest difference of logits | mean difference "
         "| same first choice | mean KL, nats |",
         "|" + "---|" * 7,
     ]
     for role in ROLES:
         found, size = outcome["logits"][role], outcome["weights"][role]
-        cells = [role, *(as_text(size[kind]) for kind in KINDS)]
+        cells = [role, *(as_text(size[kind]) for kind in kinds)]
         cells += [f"{found['largest_difference']:.3f}", f"{found['mean_difference']:.4f}"]
         cells += [f"{100 * found['same_top_token']:.2f} %", f"{found['mean_kl_nats']:.2g}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Gamma {outcome['gamma']}, greedy; all tokens are those of the row's own target. The "
-        f"two targets gave the same answer to {outcome['same_answers']} of {outcome['clips']} "
-        "clips. Acceptance in % (standard error over clips).",
+        f"Gamma {outcome['gamma']}, greedy. The two targets gave the same answer to "
+        f"{outcome['same_answers']} of {outcome['clips']} clips. Acceptance in % (standard error "
+        "over clips). Own answers: clips to which the pair said what its target says alone.",
         "",
         "| target | draft | acceptance, sequential | parallel | tokens a round, sequential "
-        "| parallel |",
-        "|" + "---|" * 6,
+        "| parallel | own answers, sequential | parallel |",
+        "|" + "---|" * 8,
     ]
     for row in outcome["acceptance"]:
-        kinds = [row[schedule] for schedule in SCHEDULES]
+        found = [row[schedule] for schedule in SCHEDULES]
         cells = [row["target"], row["draft"]]
-        cells += [percent(kind["acceptance_rate"], kind["acceptance_error"]) for kind in kinds]
-        cells += [digits(kind["tokens_per_round"]) for kind in kinds]
+        cells += [percent(one["acceptance_rate"], one["acceptance_error"]) for one in found]
+        cells += [digits(one["tokens_per_round"]) for one in found]
+        cells += [str(one["own_answers"]) for one in found]
         lines.append(f"| {' | '.join(cells)} |")
+    if outcome["as_reference"] is not None:
+        lines += [
+            "",
+            f"In {FLOAT} the target says on the CPU what it says here to "
+            f"{outcome['as_reference']} of {outcome['clips']} clips.",
+        ]
     return "\n".join(lines)
