@@ -15,13 +15,13 @@ from hippo_jax.errors import HippoError
 
 KEPT = Path("the pair's own")  # of --compare without a file
 
-MODES = ("startup", "acceptance", "record", "overlap", "model", "precision")
+MODES = ("startup", "acceptance", "record", "overlap", "model", "modelled", "precision")
 CLIPS = 64  # of --acceptance, --record and --precision
 REPEATS, TURNS = 5, 7  # of --overlap the latter
 NEW_TOKENS = 128
 FRAMES, FRAME_SIZE = 8, (392, 784)  # of --shape: 1568 visual tokens of Qwen2.5-VL
 ON_CLIPS = ("acceptance", "record", "precision")
-WITH_GAMMA = ("acceptance", "model", "precision")
+WITH_GAMMA = ("acceptance", "model", "modelled", "precision")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -104,6 +104,13 @@ def add_parser(subparsers: Any) -> None:
         help="time of each schedule of a pair (default: demo), predicted from its parts, and taken",
     )
     other.add_argument(
+        "--modelled",
+        type=Path,
+        metavar="FILE",
+        help="speedups at the paper's acceptance, modelled from the step times of a run kept with "
+        "--out",
+    )
+    other.add_argument(
         "--precision",
         choices=("int8", "bfloat16", "float16"),
         help="what such weights do to logits, answers and acceptance of a pair (default: demo)",
@@ -145,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
         "precision": _precision,
         "overlap": _overlap,
         "model": _model,
+        "modelled": _modelled,
     }[mode](args)
     print(json.dumps(outcome) if args.json else table)
     return 0
@@ -165,7 +173,7 @@ def _check(args: argparse.Namespace, mode: str | None) -> None:
     for name in ("draft_shape", "frames", "frame_size"):
         if getattr(args, name) is not None and args.shape is None and not mode:
             raise HippoError(f"--{name.replace('_', '-')} goes with --shape")
-    if args.pair is not None and mode in ("startup", "overlap"):
+    if args.pair is not None and mode in ("startup", "overlap", "modelled"):
         raise HippoError(f"--{mode} takes no --pair; leave it out")
     if args.clips is not None and mode not in ON_CLIPS:
         raise HippoError("--clips goes with --acceptance, --record or --precision")
@@ -260,6 +268,14 @@ def _acceptance(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from hippo_jax.resources import EMBEDDED_PAIR
 
     outcome = _on_held_out_clips(args, measure_acceptance, lambda: [load_pair(EMBEDDED_PAIR)])
+    return outcome, as_table(outcome)
+
+
+def _modelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from hippo_jax.benchmark.kept_run import read_run
+    from hippo_jax.benchmark.modelled import as_table, model_paper
+
+    outcome = model_paper(read_run(args.modelled))
     return outcome, as_table(outcome)
 
 
