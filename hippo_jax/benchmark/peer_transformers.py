@@ -112,8 +112,9 @@ def transformers_ways(
     device = _device(torch)
     if not rows or new_tokens < 2:
         raise HippoError("the peer needs at least one prompt and 2 new tokens")
-    given = {"target": target, **({} if draft is None else {"draft": draft})}
-    models = {role: TransformersPeer(model, device=device) for role, model in given.items()}
+    models = {"target": TransformersPeer(target, device=device)}
+    if draft is not None:
+        models["draft"] = TransformersPeer(draft, device=device)
     config = models["target"].model.generation_config
     config.do_sample = False
     config.pad_token_id = target.config.pad_token_id
@@ -176,7 +177,7 @@ def _best(torch: Any, way: Way, prompts: Sequence[Prompt], windows: Sequence[int
         return min(run()["whole_s"] for _ in range(TRIALS))
 
     on_cpu = prompts[0]["input_ids"].device.type == "cpu"
-    threads = [*dict.fromkeys((cores(), 1))] if on_cpu else [None]
+    threads: list[int | None] = [*dict.fromkeys((cores(), 1))] if on_cpu else [None]
     found = {s: seconds(s) for s in (Setting(window, threads[0]) for window in windows)}
     window = min(found, key=lambda setting: found[setting]).window
     found |= {s: seconds(s) for s in (Setting(window, number) for number in threads[1:])}
@@ -237,5 +238,7 @@ def _check(script: Script, target: VideoLM, rows: Sequence[Row], new_tokens: int
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, HippoError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

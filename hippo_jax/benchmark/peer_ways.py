@@ -4,7 +4,8 @@ prompt at a time."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hippo_jax.benchmark.measure import Run
@@ -122,7 +123,7 @@ def turn(
     """All prompts one after the other; measures what ``timed.timed`` does, by the same formulas.
 
     Args:
-        threads: of torch while it runs; ``None`` leaves them.
+        threads: of torch on a CPU; ``None`` on a GPU.
         answers: filled by every run. Rounds are the target's forwards that settled tokens, where
             one of them can settle several; else 0.
     """
@@ -130,19 +131,14 @@ def turn(
     def run() -> dict[str, float]:
         prefill = whole = 0.0
         answers.tokens, answers.rounds = [], 0
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads or before)
-        try:
-            with torch.inference_mode():
-                for prompt in prompts:
-                    clock = Clock()
-                    said = way(prompt, window, clock)
-                    whole += time.perf_counter() - clock.begin
-                    prefill += clock.seconds[1]
-                    answers.tokens.append(said[0, prompt["input_ids"].shape[1] :].tolist())
-                    answers.rounds += len(clock.seconds) - 1 if window else 0
-        finally:
-            torch.set_num_threads(before)
+        with torch.inference_mode(), _quick(torch, threads):
+            for prompt in prompts:
+                clock = Clock()
+                said = way(prompt, window, clock)
+                whole += time.perf_counter() - clock.begin
+                prefill += clock.seconds[1]
+                answers.tokens.append(said[0, prompt["input_ids"].shape[1] :].tolist())
+                answers.rounds += len(clock.seconds) - 1 if window else 0
         rows = len(prompts)
         # The first token of each answer came with the prefill.
         later = sum(map(len, answers.tokens)) - rows
@@ -153,3 +149,19 @@ def turn(
         }
 
     return run
+
+
+@contextmanager
+def _quick(torch: Any, threads: int | None) -> Iterator[None]:
+    """Settings of the process, set back at the end. A GPU may multiply float32 in TF32, as jax does
+    by default."""
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    if threads is None:
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from support import tiny
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from hippo_jax.architectures.int8 import with_int8_kernels
-from hippo_jax.architectures.video_lm import random_model
+from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark import peer_transformers as peers
 from hippo_jax.benchmark.peer_hooks import say
 from hippo_jax.benchmark.peer_model import TransformersPeer
@@ -29,14 +30,15 @@ def target() -> TransformersPeer:
 
 
 @functools.cache
-def narrow_draft() -> TransformersPeer:
-    """Another width of the decoder and of the vision tower."""
-    config = tiny.model().config
-    text = replace(config.text, hidden_size=32, num_layers=1, head_dim=8, mrope_section=(1, 2, 1))
-    vision = replace(config.vision, hidden_size=16, out_hidden_size=32)
-    peer = TransformersPeer(random_model(replace(config, text=text, vision=vision), 3))
-    tiny.perturb(peer.model, 3)
-    return peer
+def draft_model(vocab_size: int = tiny.VOCAB) -> VideoLM:
+    """Another width of the decoder and of the vision tower, other weights."""
+    sizes = tiny.hf_config().to_dict()
+    rope = dict(sizes["text_config"]["rope_parameters"], mrope_section=[2, 2, 2])
+    sizes["text_config"].update(hidden_size=48, rope_parameters=rope, vocab_size=vocab_size)
+    sizes["vision_config"].update(hidden_size=16, out_hidden_size=48)
+    hf = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**sizes)).eval().float()
+    tiny.perturb(hf, 3)
+    return tiny.convert(hf)
 
 
 def said(way, prompt, window: int = 0) -> tuple[list[int], int]:
@@ -87,7 +89,7 @@ def test_a_draft_that_sees_the_video_is_accepted() -> None:
 
 def test_the_draft_proposes_what_it_would_answer_itself() -> None:
     """With its own tower, of another width, and at the prompt's positions."""
-    draft, row = narrow_draft(), tiny.video_row()
+    draft, row = TransformersPeer(draft_model()), tiny.video_row()
     own = plain_tokens(draft)
     other = plain_tokens(draft, replace(row, media=(tiny.media("video", (3, 10, 6), 1.5, 9),)))
     assert own[:WINDOW] != other[:WINDOW]  # it looks at the pixels
@@ -151,9 +153,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_script_is_said_and_decides_what_is_accepted(few: None) -> None:
     rows, texts = [tiny.video_row(), tiny.batch_rows()[1]], script()
-    small = random_model(tiny.model("largest").config, 1)
     found = peers.transformers_ways(
-        tiny.model("largest"), small, rows, NEW, stop=False, script=texts, report=lambda line: None
+        tiny.model("largest"), draft_model(), rows, NEW, stop=False, script=texts, report=print
     )
     starts = [int(tiny.inputs([row], "largest").next_position[0]) for row in rows]
     # The first answer is what was said behind the prompt's last token.
@@ -249,9 +250,9 @@ def test_other_families_and_int8_are_one_line() -> None:
 
 
 def test_models_of_two_vocabularies_are_not_assisted(few: None) -> None:
-    config = tiny.model().config
-    other = random_model(replace(config, text=replace(config.text, vocab_size=208)), 0)
-    found = peers.transformers_ways(tiny.model(), other, [tiny.video_row()], 2, stop=False)
+    found = peers.transformers_ways(
+        tiny.model(), draft_model(208), [tiny.video_row()], 2, stop=False
+    )
     assert "vocabularies of one size" in found.missing[peers.ASSISTED]
 
 
@@ -267,3 +268,25 @@ def test_a_compiled_answer_is_the_plain_one() -> None:
     assert frames
     assert said(way, prompt)[0] == plain_tokens(target())
     assert counters["frames"]["ok"] == frames  # the second answer compiled nothing
+
+
+@pytest.mark.slow
+def test_the_embedded_pair_answers_as_it_does_here(few: None) -> None:
+    import hippo_jax
+    from hippo_jax.inputs.prepare import prepare_rows
+    from hippo_jax.resources import clip
+
+    pair = hippo_jax.load_pair("demo")
+    videos = [str(clip("shapes_1")), str(clip("shapes_2"))]
+    rows = prepare_rows(pair.target, videos, "Describe the video.")
+    inputs = hippo_jax.prepare_inputs(pair, videos, "Describe the video.")
+    own = hippo_jax.generate(pair.target, inputs, max_new_tokens=128)
+    expected = [t[:n].tolist() for t, n in zip(own.tokens, own.lengths, strict=True)]
+    assert all(tokens[-1] in pair.target.config.eos_token_ids for tokens in expected)
+    found = peers.transformers_ways(pair.target, pair.draft, rows, 128, stop=True)
+    assert len(found.runs) == 3
+    for name, run in found.runs.items():
+        run()
+        assert found.answers[name].tokens == expected
+    (drafted,) = [name for name in found.runs if name.startswith(peers.ASSISTED)]
+    assert found.answers[drafted].rounds < sum(map(len, expected)) / 2
