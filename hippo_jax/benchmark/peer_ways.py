@@ -60,7 +60,8 @@ def compiled(peer: TransformersPeer, new_tokens: int) -> Way:
 
     on_cpu = peer.model.device.type == "cpu"
     config = CompileConfig(mode="default") if on_cpu else CompileConfig()
-    config._compile_all_devices = True  # else a CPU runs eagerly, with no more than a warning
+    # Else a CPU runs eagerly, with no more than a warning.
+    config._compile_all_devices = True  # type: ignore[assignment]
 
     def way(prompt: Prompt, window: int, clock: Clock) -> Any:
         said = peer.model.generate(

@@ -70,8 +70,8 @@ def _ways(outcome: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield f"same tokens as the target alone: {'NO: ' + ', '.join(others) if others else 'yes'}"
     if outcome["peer"]:
-        settings = outcome["peer"]["settings"]
-        yield "peer: " + ", ".join(f"{name} {value}" for name, value in settings.items())
+        settings = outcome["peer"]["settings"].items()
+        yield "peer: " + ", ".join(f"{name} {value}" for name, value in settings if name != "rows")
 
 
 def _parts(outcome: Mapping[str, Any]) -> Iterator[str]:
