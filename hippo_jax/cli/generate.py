@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.devices import Counts, add_devices, ask_for_devices, device_counts, place
 from hippo_jax.cli.int8 import add_int8, int8_roles
 from hippo_jax.errors import HippoError
 
@@ -46,7 +47,8 @@ def add_parser(subparsers: Any) -> None:
         "--schedule",
         choices=(PLAIN, "sequential", "parallel", "auto"),
         default="auto",
-        help="how the two work together; autoregressive: the target alone (default: auto)",
+        help="how the two work together; autoregressive: the target alone; auto (default): parallel"
+        " where the draft has devices of its own, else sequential",
     )
     parser.add_argument(
         "--gamma",
@@ -73,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
     )
     add_int8(parser)
+    add_devices(parser, "in one program, each device with room for its share of both models")
     parser.add_argument(
         "--show-tokens", metavar="OUT.png", help="write a picture of the tokens that the draft saw"
     )
@@ -88,16 +91,18 @@ def run(args: argparse.Namespace) -> int:
 
     # Before anything is loaded: what can be refused without a model.
     alone = _decodes_alone(args)
+    devices = _devices(args, alone)
     sampler = _sampler(args)
     config = None if alone else _config(args)
     request = {"video": _video(args), "prompt": _prompt(args), **_sampling_of_frames(args)}
     picture = None if args.show_tokens is None else picture_path(args.show_tokens)
+    ask_for_devices(devices)
     enable_compilation_cache()
     from hippo_jax.cli.decode import decode
     from hippo_jax.inputs.prepare import prepare_inputs
 
     begin = time.perf_counter()
-    models = _load(args, alone)
+    models = _load(args, alone, devices)
     inputs = prepare_inputs(models, **request)
     loaded = time.perf_counter()
     if alone and args.schedule != PLAIN:
@@ -155,6 +160,16 @@ def _decodes_alone(args: argparse.Namespace) -> bool:
             "--int8 target"
         )
     return True
+
+
+def _devices(args: argparse.Namespace, alone: bool) -> Counts | None:
+    counts = device_counts(args.devices)
+    if alone and counts is not None and len(counts) == 2:
+        raise HippoError(
+            f"--devices {' '.join(args.devices)} is about a draft too, and the target decodes "
+            "alone; give one number"
+        )
+    return counts
 
 
 def _config(args: argparse.Namespace) -> Any:
@@ -243,22 +258,22 @@ def _sampling_of_frames(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def _load(args: argparse.Namespace, alone: bool) -> Any:
+def _load(args: argparse.Namespace, alone: bool, devices: Counts | None) -> Any:
     """A ``ModelPair``, or the target alone."""
     from hippo_jax.placement.pair import load_pair
     from hippo_jax.resources import checkpoint_directory
     from hippo_jax.weights.load import load_model
 
+    placement = place(devices, one_program=devices is not None and len(devices) == 2)
     small = int8_roles(args.int8)
-    own = {"dtype": args.dtype, "quantize": small["quantize_target"]}
-    if args.target is None:
-        pair = _pair(args)
-        if alone:
-            return load_model(checkpoint_directory(pair, "target"), **own)
-        return load_pair(pair, dtype=args.dtype, **small)
     if alone:
-        return load_model(args.target, **own)
-    return load_pair(target=args.target, draft=args.draft, dtype=args.dtype, **small)
+        own = args.target or checkpoint_directory(_pair(args), "target")
+        quantize = small["quantize_target"]
+        return load_model(own, dtype=args.dtype, mesh=placement.target, quantize=quantize)
+    given = {"placement": placement, "dtype": args.dtype, **small}
+    if args.target is None:
+        return load_pair(_pair(args), **given)
+    return load_pair(target=args.target, draft=args.draft, **given)
 
 
 def _say(piece: str) -> None:

@@ -14,8 +14,8 @@ from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.measure import machine
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.errors import HippoError
+from hippo_jax.evaluation.calls import Calls
 from hippo_jax.evaluation.charts import picture
-from hippo_jax.evaluation.replicas import Replicas
 from hippo_jax.evaluation.report import as_markdown
 from hippo_jax.evaluation.results import (
     Share,
@@ -98,7 +98,7 @@ def run_missing(
     out: Path,
     manifest: Mapping[str, Any],
     samples: Sequence[Sample],
-    replicas: Replicas,
+    calls: Calls,
     settings: Settings,
     share: Share,
     *,
@@ -129,7 +129,7 @@ def run_missing(
             report(before, done, len(own))
 
         report(before, done, len(own))
-        run_samples(missing, replicas, settings, results, report=more, **ways)
+        run_samples(missing, calls, settings, results, report=more, **ways)
 
 
 def complete(out: Path, count: int) -> bool:
