@@ -34,12 +34,12 @@ from hippo_jax.errors import HippoError
 from hippo_jax.evaluation.calls import HIPPO, PLAIN, Calls
 from hippo_jax.evaluation.choice import read_answer
 from hippo_jax.evaluation.pipeline import ahead, gather
-from hippo_jax.evaluation.results import Results
 from hippo_jax.evaluation.samples import Sample
 from hippo_jax.inputs.model_inputs import Media
 from hippo_jax.inputs.model_inputs import Row as Prompt
 from hippo_jax.inputs.prepare import prepare_rows
 from hippo_jax.inputs.sampling import check_rates
+from hippo_jax.weights.journal import Journal
 
 AHEAD = 2  # calls whose videos are read while one runs
 PATIENCE = 4  # calls whose rows may wait for others of their size
@@ -132,7 +132,7 @@ def run_samples(
     samples: Iterable[tuple[int, Sample]],
     calls: Calls,
     settings: Settings,
-    results: Results,
+    results: Journal,
     *,
     prepare: Callable[[Sample], Prepared] | None = None,
     to_text: Callable[[Sequence[int]], str] | None = None,
