@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hippo_jax.cli.devices import add_devices, ask_for_devices, device_counts, place
+from hippo_jax.cli.models import add_models, check_models, pair_sources
 from hippo_jax.errors import HippoError
 
 DEMO = "demo"
@@ -55,12 +56,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="TEXT",
         help="how to answer a question, instead of our sentence: the benchmark's own, to compare",
     )
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument("--target", metavar="SOURCE", help="directory or hub id")
-    parser.add_argument("--draft", metavar="SOURCE", help="directory or hub id")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
-    )
+    add_models(parser)
     parser.add_argument(
         "--schedule",
         choices=("sequential", "parallel", "auto"),
@@ -141,10 +137,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is loaded."""
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if (args.target is None) != (args.draft is None):
-        raise HippoError("an evaluation needs a pair: give both --target and --draft")
+    check_models(args, "an evaluation")
     if args.fps is not None and args.num_frames is not None:
         raise HippoError("give --fps or --num-frames, not both")
     if device_counts(args.devices) is not None and args.replicas > 1:
@@ -197,8 +190,8 @@ def _evaluate(args: argparse.Namespace, out: Path) -> int:
     ask_for_devices(settings.devices or (args.replicas,))
     enable_compilation_cache()
     share = _share(args)
-    name, sources = _sources(args)
-    calls = _calls(settings, {**sources, "dtype": args.dtype})
+    name, sources = pair_sources(args)
+    calls = _calls(settings, sources)
     benchmark = Path(args.benchmark).name  # of a file the name alone: it may move
     manifest = describe(benchmark, samples, root, calls.pair, name, settings, share)
     run_missing(
@@ -299,17 +292,6 @@ def _samples(args: argparse.Namespace, out: Path) -> tuple[list[Any], Path]:
     if args.benchmark.endswith(".jsonl") and args.ask is None:
         return found, root
     return asked(found, args.ask or "both"), root
-
-
-def _sources(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """The pair's name for people, and what ``load_pair`` is told."""
-    from hippo_jax.resources import EMBEDDED_PAIR
-
-    if args.target is None:
-        name = EMBEDDED_PAIR if args.pair is None else args.pair
-        return name, {"name": name}
-    name = f"{Path(args.target).name} with {Path(args.draft).name}"
-    return name, {"target": args.target, "draft": args.draft}
 
 
 def _say(line: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hippo_jax.cli.devices import Counts, add_devices, ask_for_devices, device_counts, place
 from hippo_jax.cli.int8 import add_int8, int8_roles
+from hippo_jax.cli.models import add_models, check_models, pair_name, pair_sources
 from hippo_jax.errors import HippoError
 
 DEFAULT_PROMPT = "Describe the video."
@@ -34,15 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "video", nargs="?", metavar="VIDEO", help="a video file, a folder of frames or an image"
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"default: {DEFAULT_PROMPT!r}")
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument(
-        "--target", metavar="SOURCE", help="directory or hub id of the model that answers"
-    )
-    parser.add_argument(
-        "--draft",
-        metavar="SOURCE",
-        help="of the model that proposes; without it the target decodes alone",
-    )
+    add_models(parser, "of the model that proposes; without it the target decodes alone")
     parser.add_argument(
         "--schedule",
         choices=(PLAIN, "sequential", "parallel", "auto"),
@@ -71,9 +64,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="seconds")
     parser.add_argument("--end", type=float, metavar="S", help="seconds")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="upper bound of a frame's area")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
-    )
     add_int8(parser)
     add_devices(parser, "in one program, each device with room for its share of both models")
     parser.add_argument(
@@ -139,10 +129,7 @@ def _gamma(text: str) -> int | str:
 def _decodes_alone(args: argparse.Namespace) -> bool:
     """Whether the target works without a draft; HippoError for models and options that do not go
     together."""
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if args.draft is not None and args.target is None:
-        raise HippoError("--draft needs --target: the model that answers")
+    check_models(args)
     lonely = args.target is not None and args.draft is None
     if lonely and args.schedule in ("sequential", "parallel"):
         raise HippoError(f"--schedule {args.schedule} needs a draft; give --draft too")
@@ -196,17 +183,11 @@ def _keep_ratio_of_pair(args: argparse.Namespace) -> float | None:
     """What the card of a pair of the zoo says."""
     from hippo_jax.resources import PAIR_FILE, pair_directory
 
-    card = pair_directory(_pair(args)) / PAIR_FILE
+    card = pair_directory(pair_name(args)) / PAIR_FILE
     try:
         return tomllib.loads(card.read_text(encoding="utf-8")).get("defaults", {}).get("keep_ratio")
     except ValueError as error:  # no TOML, or no text
         raise HippoError(f"{card} cannot be read: {error}") from error
-
-
-def _pair(args: argparse.Namespace) -> str:
-    from hippo_jax.resources import EMBEDDED_PAIR
-
-    return EMBEDDED_PAIR if args.pair is None else args.pair
 
 
 def _sampler(args: argparse.Namespace) -> Any:
@@ -267,13 +248,11 @@ def _load(args: argparse.Namespace, alone: bool, devices: Counts | None) -> Any:
     placement = place(devices, one_program=devices is not None and len(devices) == 2)
     small = int8_roles(args.int8)
     if alone:
-        own = args.target or checkpoint_directory(_pair(args), "target")
+        own = args.target or checkpoint_directory(pair_name(args), "target")
         quantize = small["quantize_target"]
         return load_model(own, dtype=args.dtype, mesh=placement.target, quantize=quantize)
-    given = {"placement": placement, "dtype": args.dtype, **small}
-    if args.target is None:
-        return load_pair(_pair(args), **given)
-    return load_pair(target=args.target, draft=args.draft, **given)
+    _, sources = pair_sources(args)
+    return load_pair(**sources, placement=placement, **small)
 
 
 def _say(piece: str) -> None:

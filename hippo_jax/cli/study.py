@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.models import add_models, check_models, pair_sources
 from hippo_jax.errors import HippoError
 
 # What each study is, and how many clips it takes unless told.
@@ -40,12 +41,7 @@ def add_parser(subparsers: Any) -> None:
         " error.",
     )
     parser.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument("--target", metavar="SOURCE", help="directory or hub id of the target")
-    parser.add_argument("--draft", metavar="SOURCE", help="directory or hub id of the draft")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
-    )
+    add_models(parser)
     parser.add_argument(
         "--videos",
         nargs="+",
@@ -107,18 +103,13 @@ def run(args: argparse.Namespace) -> int:
     folder = output_folder(args.out)  # nobody shall measure for minutes and lose it
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
     from hippo_jax.placement.pair import load_pair
-    from hippo_jax.resources import EMBEDDED_PAIR
     from hippo_jax.studies.material import Material, own_videos
     from hippo_jax.studies.unfinished import describe, kept
     from hippo_jax.training.report import card_clips
 
     enable_compilation_cache()
-    if args.target is not None:
-        name = f"{args.target} + {args.draft}"
-        pair = load_pair(target=args.target, draft=args.draft, dtype=args.dtype)
-    else:
-        name = args.pair or EMBEDDED_PAIR
-        pair = load_pair(name, dtype=args.dtype)
+    name, sources = pair_sources(args)
+    pair = load_pair(**sources)
     with tempfile.TemporaryDirectory() as drawn:
         if videos is None:
             count = STUDIES[args.name][1] if args.clips is None else args.clips
@@ -194,10 +185,7 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, and options that would go unheard."""
     from hippo_jax.resources import EMBEDDED_PAIR
 
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if (args.target is None) != (args.draft is None):
-        raise HippoError("a study needs a target and a draft; give both --target and --draft")
+    check_models(args, "a study")
     foreign = args.target is not None or args.pair not in (None, EMBEDDED_PAIR)
     if foreign and args.videos is None:
         raise HippoError(

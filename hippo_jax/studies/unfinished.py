@@ -99,7 +99,7 @@ def kept(
             try:
                 yield once
             except KeyboardInterrupt:
-                if known:
+                if file.stat().st_size:
                     report(f"{file} keeps what was measured; the same command goes on")
                 raise
             finished = True
