@@ -62,13 +62,16 @@ def place(counts: Counts | None, *, one_program: bool) -> Any:
     Raises:
         HippoError: there are not as many devices.
     """
-    import jax
-
-    from hippo_jax.benchmark.cpu_devices import FLAG
     from hippo_jax.placement.placement import Placement
 
     if counts is None:
         return Placement()
+    import jax
+    import numpy as np
+
+    from hippo_jax.architectures.sharding import TENSOR_AXIS
+    from hippo_jax.benchmark.cpu_devices import FLAG
+
     devices, wanted = jax.local_devices(), sum(counts)
     if wanted > len(devices):
         platform = devices[0].platform
@@ -82,9 +85,5 @@ def place(counts: Counts | None, *, one_program: bool) -> Any:
     if len(counts) == 2:
         own, others = devices[: counts[0]], devices[counts[0] : wanted]
         return Placement.on(own, others, one_program=one_program)
-    import numpy as np
-
-    from hippo_jax.architectures.sharding import TENSOR_AXIS
-
     mesh = jax.sharding.Mesh(np.array(devices[:wanted]), (TENSOR_AXIS,))
     return Placement(target=mesh, draft=mesh)

@@ -248,7 +248,9 @@ def _load(args: argparse.Namespace, alone: bool, devices: Counts | None) -> Any:
     placement = place(devices, one_program=devices is not None and len(devices) == 2)
     small = int8_roles(args.int8)
     if alone:
-        own = args.target or checkpoint_directory(pair_name(args), "target")
+        own = args.target
+        if own is None:
+            own = checkpoint_directory(pair_name(args), "target")
         quantize = small["quantize_target"]
         return load_model(own, dtype=args.dtype, mesh=placement.target, quantize=quantize)
     _, sources = pair_sources(args)

@@ -117,7 +117,7 @@ def test_samples_of_ones_own_from_beginning_to_end(mine: Path, tmp_path: Path) -
         (("demo", "--ask", "both"), "demo has captions only"),
         (("--pair", "demo", "--target", "x"), "give --pair, or --target and --draft, not both"),
         (("--target", "x"), "give both --target and --draft"),
-        (("--devices", "2", "--replicas", "2"), "give one of both"),
+        (("--devices", "2", "--replicas", "2"), "give one of them"),
         (("--devices", "two"), "--devices two: give one number from 1 on, or two"),
         (("--fps", "1", "--num-frames", "2"), "give --fps or --num-frames, not both"),
         (("--gamma", "200"), "--gamma 200 is above 128"),

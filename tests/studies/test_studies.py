@@ -258,10 +258,9 @@ def test_an_interrupted_study_does_what_is_missing(
     assert main([*words, "--out", str(out)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [f"{name}.partial.jsonl"]
-    if name != "memory":
-        other = ["--border", "2"] if name == "position-bias" else ["--clips", "3"]
-        assert main([*words, *other, "--out", str(out)]) == 2
-        assert "unfinished study with other settings" in capsys.readouterr().err
+    other = ["--border", "2"] if name == "position-bias" else ["--clips", "3"]
+    assert main([*words, *other, "--out", str(out)]) == 2
+    assert "unfinished study with other settings" in capsys.readouterr().err
     rows = studied(capsys, tmp_path, name, "--clips", "2", *options)
     assert len(written) == 1 + parts
     assert {path.suffix for path in out.iterdir()} == {".csv", ".png"}
