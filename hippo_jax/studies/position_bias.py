@@ -198,10 +198,12 @@ def _choices(
     return _ranked(inputs, relevance, _features(target, inputs), keep_ratio)
 
 
-def _first_row(inputs: ModelInputs, scores: Any, kept: Any) -> dict[str, tuple[list[Any], ...]]:
+def _first_row(
+    inputs: ModelInputs, scores: Any, kept: Any
+) -> dict[str, tuple[list[Any], list[Any]]]:
     """Scores of the batch's first row, token by token, and which of them were kept."""
     own = np.asarray(inputs.table.valid) & (np.asarray(inputs.table.row) == 0)
-    shown = {}
+    shown: dict[str, tuple[list[Any], list[Any]]] = {}
     for name in (RAW, HOLISTIC):
         chosen = np.zeros(own.sum(), bool)
         chosen[kept[name][0][kept[name][0] >= 0]] = True
