@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.benchmark.measure import Once, directly
 from hippo_jax.benchmark.ratios import paired_difference, ratio_error
 from hippo_jax.decoding.config import DEFAULT_GAMMA, HippoConfig
 from hippo_jax.decoding.generate import Generation, generate
@@ -107,8 +108,9 @@ def measure_acceptance(
     settings: Sequence[Setting] | None = None,
     batch: int | None = None,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> dict[str, Any]:
-    """Pooled counters of every setting over the same clips.
+    """Pooled counters of every setting over the same clips. A part of ``once`` is a batch.
 
     Args:
         clips: video files of one size; clip i is asked ``prompts[i]``.
@@ -124,21 +126,30 @@ def measure_acceptance(
     cases = [(setting, schedule) for setting in settings for schedule in SCHEDULES]
     pooled: dict[tuple[Setting, str], list[SpeculationStats]] = {case: [] for case in cases}
     tokens = 0
-    batch = BATCH if batch is None else batch
-    batches = -(-len(clips) // batch)
-    for number, (inputs, rows) in enumerate(batches_of(pair, clips, prompts, batch), 1):
+    groups = list(groups_of(len(clips), batch))
+
+    def count(members: Sequence[int], rows: int, number: int) -> dict[str, Any]:
+        inputs = prepare_inputs(pair, [clips[i] for i in members], [prompts[i] for i in members])
+        inputs = jax.device_put(inputs)
         expected = jax.device_get(generate(pair.target, inputs, max_new_tokens=NEW_TOKENS))
-        tokens += int(expected.lengths[:rows].sum())
+        counted = []
         for done, (setting, schedule) in enumerate(cases, 1):
             found = jax.device_get(setting.decode(pair, inputs, gamma, schedule))
             check_same(expected, found, f"{setting.name}, {setting.keep_ratio:g}, {schedule}")
-            cut = jax.tree.map(lambda x, rows=rows: x[:rows], found.stats)
-            pooled[setting, schedule].append(cut)
+            own = jax.tree.map(lambda x: x[:rows], found.stats)
+            counted.append(plain_counters(own))
             report(
-                f"batch {number} of {batches}, {done} of {len(cases)}: {setting.name}, "
+                f"batch {number} of {len(groups)}, {done} of {len(cases)}: {setting.name}, "
                 f"keep ratio {setting.keep_ratio:g}, {schedule}: "
-                f"acceptance {cut.acceptance_rate:.3f}"
+                f"acceptance {own.acceptance_rate:.3f}"
             )
+        return {"tokens": int(expected.lengths[:rows].sum()), "cases": counted}
+
+    for number, (members, rows) in enumerate(groups, 1):
+        found = once(f"batch {number}", partial(count, members, rows, number))
+        tokens += found["tokens"]
+        for case, counted in zip(cases, found["cases"], strict=True):
+            pooled[case].append(counters_of(counted))
     whole = {case: joined(parts) for case, parts in pooled.items()}
     return {
         "clips": len(clips),
@@ -155,12 +166,30 @@ def batches_of(
 ) -> Iterator[tuple[ModelInputs, int]]:
     """Batches of one compiled size, and how many rows of each count; the first clips fill up the
     last batch."""
-    size = min(BATCH if batch is None else batch, len(clips))
-    for first in range(0, len(clips), size):
-        rows = min(size, len(clips) - first)
-        members = [*range(first, first + rows), *range(size - rows)]
+    for members, rows in groups_of(len(clips), batch):
         inputs = prepare_inputs(pair, [clips[i] for i in members], [prompts[i] for i in members])
         yield jax.device_put(inputs), rows
+
+
+def groups_of(count: int, batch: int | None = None) -> Iterator[tuple[list[int], int]]:
+    """Which of ``count`` clips make each batch, and how many of them count."""
+    size = min(BATCH if batch is None else batch, count)
+    for first in range(0, count, size):
+        rows = min(size, count - first)
+        yield [*range(first, first + rows), *range(size - rows)], rows
+
+
+def plain_counters(stats: SpeculationStats) -> dict[str, Any]:
+    """Counters as JSON can say them, without which tokens were kept."""
+    names = (field.name for field in fields(stats) if field.name != "kept_indices")
+    return {name: np.asarray(getattr(stats, name)).tolist() for name in names}
+
+
+def counters_of(counted: Mapping[str, Any]) -> SpeculationStats:
+    """The counters that ``plain_counters`` said."""
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in counted.items()}
+    kept: Any = np.zeros((len(arrays["rounds"]), 0), np.int32)
+    return SpeculationStats(**arrays, kept_indices=kept)
 
 
 def check_same(expected: Generation, found: Generation, setting: str) -> None:

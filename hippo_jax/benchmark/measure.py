@@ -13,6 +13,14 @@ import numpy as np
 Run = Callable[[], Mapping[str, float]]
 """One turn of something measured: named measurements."""
 
+Once = Callable[[str, Callable[[], Any]], Any]
+"""``once(part, work)``: what ``work()`` finds (as JSON can say it), or found in an earlier run."""
+
+
+def directly(part: str, work: Callable[[], Any]) -> Any:
+    """There was no earlier run."""
+    return work()
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -32,19 +40,28 @@ def interleave(
     runs: Mapping[str, Run],
     repeats: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> dict[str, dict[str, Summary]]:
     """Run every entry in turn, ``repeats`` times over; one unmeasured turn goes first.
 
     Each run returns named measurements. Taking turns spreads whatever else the machine does over
-    all entries alike.
+    all entries alike. A part of ``once`` is a whole turn.
     """
     samples: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            for what, value in run().items():
-                if turn:
-                    samples[name].setdefault(what, []).append(value)
-        report(f"turn {turn} of {repeats} done" if turn else "warm-up done")
+
+    def one_turn() -> dict[str, dict[str, float]]:
+        return {
+            name: {what: float(value) for what, value in run().items()}
+            for name, run in runs.items()
+        }
+
+    one_turn()
+    report("warm-up done")
+    for turn in range(1, repeats + 1):
+        for name, values in once(f"turn {turn}", one_turn).items():
+            for what, value in values.items():
+                samples[name].setdefault(what, []).append(value)
+        report(f"turn {turn} of {repeats} done")
     return {
         name: {what: Summary.of(values) for what, values in found.items()}
         for name, found in samples.items()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,8 +23,9 @@ from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import Generation, decode_loop, prefill_state
 from hippo_jax.decoding.sampling import Sampler
 from hippo_jax.inputs.model_inputs import ModelInputs
-from hippo_jax.scheduling.plan import Plan, both, make_plan
+from hippo_jax.scheduling.plan import Plan, both, make_plan, placement_of
 from hippo_jax.scheduling.programs import ALL_ROUNDS, advance, start
+from hippo_jax.scheduling.role_watch import watched
 from hippo_jax.scheduling.state import finish
 from hippo_jax.scheduling.streaming import TextPieces
 
@@ -65,7 +67,8 @@ def decode(
     """Answer one prompt with a pair, or with a model alone.
 
     Args:
-        models: a ``ModelPair``, or a ``VideoLM``, which decodes alone.
+        models: a ``ModelPair`` wherever one program can reach, or a ``VideoLM``, which decodes
+            alone.
         inputs: one row.
         seed: what ``jax.random.key`` is made of, inside the programs.
         config: of a pair.
@@ -73,8 +76,10 @@ def decode(
 
     Raises:
         HippoError: arguments that do not fit.
+        RoleError: draft and target have devices of their own, and the program of one failed.
     """
     target, draft = both(models)
+    placement = placement_of(models)
     # The key is made inside the programs from the seed, which spares a program of its own.
     arguments = (max_new_tokens, None, sampler, KEY_INSIDE, None)
     if draft is None:
@@ -94,7 +99,7 @@ def decode(
         programs = pool.map(lambda program: program.compile(), (lowered, rest))
         first_program, more_program = programs
     compiled = time.perf_counter()
-    state, view = first_program(models, inputs, *fixed)
+    state, view = watched(lambda: first_program(models, inputs, *fixed), placement)
     jax.block_until_ready(view)
     prefilled = time.perf_counter()
     pieces, shown = TextPieces(target.tokenizer), 0
@@ -106,7 +111,8 @@ def decode(
             shown = length
         if done:
             break
-        state, view = more_program(models, state, *fixed, rounds)
+        one = partial(more_program, models, state, *fixed, rounds)
+        state, view = watched(one, placement)
     if say is not None:
         say(pieces.rest())
     seconds = {

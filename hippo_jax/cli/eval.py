@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.devices import add_devices, ask_for_devices, device_counts, place
+from hippo_jax.cli.models import add_models, check_models, pair_sources
 from hippo_jax.errors import HippoError
 
 DEMO = "demo"
@@ -54,13 +56,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="TEXT",
         help="how to answer a question, instead of our sentence: the benchmark's own, to compare",
     )
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument("--target", metavar="SOURCE", help="directory or hub id")
-    parser.add_argument("--draft", metavar="SOURCE", help="directory or hub id")
+    add_models(parser)
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
+        "--schedule",
+        choices=("sequential", "parallel", "auto"),
+        default="auto",
+        help="auto (default): parallel where the draft has devices of its own, else sequential",
     )
-    parser.add_argument("--schedule", choices=("sequential", "parallel"), default="sequential")
     parser.add_argument("--gamma", type=_positive, metavar="N", help="draft length, default 5")
     parser.add_argument("--keep-ratio", type=float, default=0.1, metavar="R", help="default: 0.1")
     parser.add_argument(
@@ -72,8 +74,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--replicas", type=_positive, default=1, metavar="N", help="devices, a pair on each"
     )
+    add_devices(parser, "in two programs, each device with its own model's share only")
     parser.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="rows of a replica; default: 1"
+        "--batch",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="rows that a pair decodes together; default: 1",
     )
     parser.add_argument(
         "--check", action="store_true", help="compare every answer with plain decoding's tokens"
@@ -130,12 +137,13 @@ def _part(text: str) -> tuple[int, int]:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is loaded."""
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if (args.target is None) != (args.draft is None):
-        raise HippoError("an evaluation needs a pair: give both --target and --draft")
+    check_models(args, "an evaluation")
     if args.fps is not None and args.num_frames is not None:
         raise HippoError("give --fps or --num-frames, not both")
+    if device_counts(args.devices) is not None and args.replicas > 1:
+        raise HippoError(
+            "--devices splits one pair and --replicas are whole pairs; give one of them"
+        )
     if args.part is not None and "HIPPO_COORDINATOR" in os.environ:
         raise HippoError("--part is for processes that do not know of each other; leave it out")
     own = args.benchmark.endswith(".jsonl")
@@ -173,33 +181,24 @@ def _share(args: argparse.Namespace) -> Any:
 
 
 def _evaluate(args: argparse.Namespace, out: Path) -> int:
-    from hippo_jax.benchmark.cpu_devices import ask_for_cpu_devices
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
     from hippo_jax.cli.progress import Progress
     from hippo_jax.evaluation.evaluate import complete, describe, run_missing, wait_for_others
-    from hippo_jax.evaluation.replicas import Replicas
-    from hippo_jax.placement.pair import load_pair
 
     settings = _settings(args)
     samples, root = _samples(args, out)
-    ask_for_cpu_devices(args.replicas)
+    ask_for_devices(settings.devices or (args.replicas,))
     enable_compilation_cache()
     share = _share(args)
-    name, sources = _sources(args)
-    replicas = Replicas(
-        load_pair(**sources, dtype=args.dtype),
-        args.replicas,
-        args.batch,
-        settings.max_new_tokens,
-        settings.config,
-    )
+    name, sources = pair_sources(args)
+    calls = _calls(settings, sources)
     benchmark = Path(args.benchmark).name  # of a file the name alone: it may move
-    manifest = describe(benchmark, samples, root, replicas.pair, name, settings, share)
+    manifest = describe(benchmark, samples, root, calls.pair, name, settings, share)
     run_missing(
         out,
         manifest,
         samples,
-        replicas,
+        calls,
         settings,
         share,
         retry_errors=args.retry_errors,
@@ -214,6 +213,19 @@ def _evaluate(args: argparse.Namespace, out: Path) -> int:
     if args.part is None and share.index > 0:
         return 0  # the first process sums up
     return _finish(out, args)
+
+
+def _calls(settings: Any, sources: dict[str, Any]) -> Any:
+    """The pair where it decodes."""
+    from hippo_jax.evaluation.placed import PlacedPair
+    from hippo_jax.evaluation.replicas import Replicas
+    from hippo_jax.placement.pair import load_pair
+
+    pair = load_pair(**sources, placement=place(settings.devices, one_program=False))
+    common = settings.batch, settings.max_new_tokens, settings.config
+    if settings.devices is None:
+        return Replicas(pair, settings.replicas, *common)
+    return PlacedPair(pair, *common)
 
 
 def _finish(out: Path, args: argparse.Namespace) -> int:
@@ -239,14 +251,18 @@ def _settings(args: argparse.Namespace) -> Any:
         raise HippoError(
             f"--gamma {gamma} is above {room}, the room for --max-new-tokens {args.max_new_tokens}"
         )
+    devices, schedule = device_counts(args.devices), args.schedule
+    if schedule == "auto":  # which it was shall be written down
+        schedule = "parallel" if devices is not None and len(devices) == 2 else "sequential"
     return Settings(
-        config=HippoConfig(gamma=gamma, keep_ratio=args.keep_ratio, schedule=args.schedule),
+        config=HippoConfig(gamma=gamma, keep_ratio=args.keep_ratio, schedule=schedule),
         max_new_tokens=args.max_new_tokens,
         fps=args.fps,
         num_frames=args.num_frames,
         max_pixels=args.max_pixels,
         replicas=args.replicas,
         batch=args.batch,
+        devices=devices,
         baseline=not args.no_baseline,
         check=args.check,
     )
@@ -276,17 +292,6 @@ def _samples(args: argparse.Namespace, out: Path) -> tuple[list[Any], Path]:
     if args.benchmark.endswith(".jsonl") and args.ask is None:
         return found, root
     return asked(found, args.ask or "both"), root
-
-
-def _sources(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """The pair's name for people, and what ``load_pair`` is told."""
-    from hippo_jax.resources import EMBEDDED_PAIR
-
-    if args.target is None:
-        name = EMBEDDED_PAIR if args.pair is None else args.pair
-        return name, {"name": name}
-    name = f"{Path(args.target).name} with {Path(args.draft).name}"
-    return name, {"target": args.target, "draft": args.draft}
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.devices import Counts, add_devices, ask_for_devices, device_counts, place
 from hippo_jax.cli.int8 import add_int8, int8_roles
+from hippo_jax.cli.models import add_models, check_models, pair_name, pair_sources
 from hippo_jax.errors import HippoError
 
 DEFAULT_PROMPT = "Describe the video."
@@ -33,20 +35,13 @@ def add_parser(subparsers: Any) -> None:
         "video", nargs="?", metavar="VIDEO", help="a video file, a folder of frames or an image"
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"default: {DEFAULT_PROMPT!r}")
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument(
-        "--target", metavar="SOURCE", help="directory or hub id of the model that answers"
-    )
-    parser.add_argument(
-        "--draft",
-        metavar="SOURCE",
-        help="of the model that proposes; without it the target decodes alone",
-    )
+    add_models(parser, "of the model that proposes; without it the target decodes alone")
     parser.add_argument(
         "--schedule",
         choices=(PLAIN, "sequential", "parallel", "auto"),
         default="auto",
-        help="how the two work together; autoregressive: the target alone (default: auto)",
+        help="how the two work together; autoregressive: the target alone; auto (default): parallel"
+        " where the draft has devices of its own, else sequential",
     )
     parser.add_argument(
         "--gamma",
@@ -69,10 +64,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="seconds")
     parser.add_argument("--end", type=float, metavar="S", help="seconds")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="upper bound of a frame's area")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
-    )
     add_int8(parser)
+    add_devices(parser, "in one program, each device with room for its share of both models")
     parser.add_argument(
         "--show-tokens", metavar="OUT.png", help="write a picture of the tokens that the draft saw"
     )
@@ -88,16 +81,18 @@ def run(args: argparse.Namespace) -> int:
 
     # Before anything is loaded: what can be refused without a model.
     alone = _decodes_alone(args)
+    devices = _devices(args, alone)
     sampler = _sampler(args)
     config = None if alone else _config(args)
     request = {"video": _video(args), "prompt": _prompt(args), **_sampling_of_frames(args)}
     picture = None if args.show_tokens is None else picture_path(args.show_tokens)
+    ask_for_devices(devices)
     enable_compilation_cache()
     from hippo_jax.cli.decode import decode
     from hippo_jax.inputs.prepare import prepare_inputs
 
     begin = time.perf_counter()
-    models = _load(args, alone)
+    models = _load(args, alone, devices)
     inputs = prepare_inputs(models, **request)
     loaded = time.perf_counter()
     if alone and args.schedule != PLAIN:
@@ -134,10 +129,7 @@ def _gamma(text: str) -> int | str:
 def _decodes_alone(args: argparse.Namespace) -> bool:
     """Whether the target works without a draft; HippoError for models and options that do not go
     together."""
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if args.draft is not None and args.target is None:
-        raise HippoError("--draft needs --target: the model that answers")
+    check_models(args)
     lonely = args.target is not None and args.draft is None
     if lonely and args.schedule in ("sequential", "parallel"):
         raise HippoError(f"--schedule {args.schedule} needs a draft; give --draft too")
@@ -155,6 +147,16 @@ def _decodes_alone(args: argparse.Namespace) -> bool:
             "--int8 target"
         )
     return True
+
+
+def _devices(args: argparse.Namespace, alone: bool) -> Counts | None:
+    counts = device_counts(args.devices)
+    if alone and counts is not None and len(counts) == 2:
+        raise HippoError(
+            f"--devices {' '.join(args.devices)} is about a draft too, and the target decodes "
+            "alone; give one number"
+        )
+    return counts
 
 
 def _config(args: argparse.Namespace) -> Any:
@@ -181,17 +183,11 @@ def _keep_ratio_of_pair(args: argparse.Namespace) -> float | None:
     """What the card of a pair of the zoo says."""
     from hippo_jax.resources import PAIR_FILE, pair_directory
 
-    card = pair_directory(_pair(args)) / PAIR_FILE
+    card = pair_directory(pair_name(args)) / PAIR_FILE
     try:
         return tomllib.loads(card.read_text(encoding="utf-8")).get("defaults", {}).get("keep_ratio")
     except ValueError as error:  # no TOML, or no text
         raise HippoError(f"{card} cannot be read: {error}") from error
-
-
-def _pair(args: argparse.Namespace) -> str:
-    from hippo_jax.resources import EMBEDDED_PAIR
-
-    return EMBEDDED_PAIR if args.pair is None else args.pair
 
 
 def _sampler(args: argparse.Namespace) -> Any:
@@ -243,22 +239,22 @@ def _sampling_of_frames(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def _load(args: argparse.Namespace, alone: bool) -> Any:
+def _load(args: argparse.Namespace, alone: bool, devices: Counts | None) -> Any:
     """A ``ModelPair``, or the target alone."""
     from hippo_jax.placement.pair import load_pair
     from hippo_jax.resources import checkpoint_directory
     from hippo_jax.weights.load import load_model
 
+    placement = place(devices, one_program=devices is not None and len(devices) == 2)
     small = int8_roles(args.int8)
-    own = {"dtype": args.dtype, "quantize": small["quantize_target"]}
-    if args.target is None:
-        pair = _pair(args)
-        if alone:
-            return load_model(checkpoint_directory(pair, "target"), **own)
-        return load_pair(pair, dtype=args.dtype, **small)
     if alone:
-        return load_model(args.target, **own)
-    return load_pair(target=args.target, draft=args.draft, dtype=args.dtype, **small)
+        own = args.target
+        if own is None:
+            own = checkpoint_directory(pair_name(args), "target")
+        quantize = small["quantize_target"]
+        return load_model(own, dtype=args.dtype, mesh=placement.target, quantize=quantize)
+    _, sources = pair_sources(args)
+    return load_pair(**sources, placement=placement, **small)
 
 
 def _say(piece: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hippo_jax.cli.int8 import add_int8, int8_roles
+from hippo_jax.cli.models import add_dtype
 from hippo_jax.errors import HippoError
 
 UNITS = {"": 1, "B": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -76,11 +77,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--keep-ratio", type=float, metavar="R", help="as for generate (default: 0.1)"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="default: bfloat16, on CPU float32",
-    )
+    add_dtype(parser, "bfloat16, on CPU float32")
     add_int8(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

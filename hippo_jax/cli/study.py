@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hippo_jax.cli.models import add_models, check_models, pair_sources
 from hippo_jax.errors import HippoError
 
 # What each study is, and how many clips it takes unless told.
@@ -40,12 +41,7 @@ def add_parser(subparsers: Any) -> None:
         " error.",
     )
     parser.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
-    parser.add_argument("--pair", metavar="NAME", help="a pair of the zoo (default: demo)")
-    parser.add_argument("--target", metavar="SOURCE", help="directory or hub id of the target")
-    parser.add_argument("--draft", metavar="SOURCE", help="directory or hub id of the draft")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's"
-    )
+    add_models(parser)
     parser.add_argument(
         "--videos",
         nargs="+",
@@ -107,17 +103,13 @@ def run(args: argparse.Namespace) -> int:
     folder = output_folder(args.out)  # nobody shall measure for minutes and lose it
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
     from hippo_jax.placement.pair import load_pair
-    from hippo_jax.resources import EMBEDDED_PAIR
     from hippo_jax.studies.material import Material, own_videos
+    from hippo_jax.studies.unfinished import describe, kept
     from hippo_jax.training.report import card_clips
 
     enable_compilation_cache()
-    if args.target is not None:
-        name = f"{args.target} + {args.draft}"
-        pair = load_pair(target=args.target, draft=args.draft, dtype=args.dtype)
-    else:
-        name = args.pair or EMBEDDED_PAIR
-        pair = load_pair(name, dtype=args.dtype)
+    name, sources = pair_sources(args)
+    pair = load_pair(**sources)
     with tempfile.TemporaryDirectory() as drawn:
         if videos is None:
             count = STUDIES[args.name][1] if args.clips is None else args.clips
@@ -126,63 +118,74 @@ def run(args: argparse.Namespace) -> int:
             batch = min(BATCH, count)
         else:
             (files, prompts), batch = own_videos(videos), 1
-        study = _study(args, values)(Material(name, pair, files, prompts, batch))
-    # First, so that a full disk does not take what was measured.
-    print(json.dumps(study.as_json(), allow_nan=False) if args.json else study.as_table())
-    table, picture = study.write(folder)
+        material = Material(name, pair, files, prompts, batch)
+        settings = describe(material, videos is None, _settings(args, values))
+        with kept(folder / f"{args.name}.partial.jsonl", settings, _report) as once:
+            study = _study(args, values)(material, once)
+            # First, so that a full disk does not take what was measured.
+            print(json.dumps(study.as_json(), allow_nan=False) if args.json else study.as_table())
+            table, picture = study.write(folder)
     _report(f"wrote {table} and {picture}")
     return 0
 
 
-def _study(args: argparse.Namespace, values: Any) -> Callable[[Any], Any]:
-    """The study that was asked for, with its settings."""
+def _settings(args: argparse.Namespace, values: Any) -> dict[str, Any]:
+    """All that a turn or a batch of clips depends on, models and videos aside."""
     from hippo_jax.decoding.config import DEFAULT_GAMMA
-    from hippo_jax.scoring.selection import check_keep_ratio
 
-    gamma = DEFAULT_GAMMA if args.gamma is None else args.gamma
+    return {
+        "values": values,
+        "gamma": DEFAULT_GAMMA if args.gamma is None else args.gamma,
+        "keep_ratio": KEEP_RATIO if args.keep_ratio is None else args.keep_ratio,
+        "schedule": args.schedule or "sequential",
+        "border": 1 if args.border is None else args.border,
+    }
+
+
+def _study(args: argparse.Namespace, values: Any) -> Callable[[Any, Any], Any]:
+    """The study that was asked for, of its material and of what keeps its parts."""
+    settings = _settings(args, values)
+    gamma, ratio = settings["gamma"], settings["keep_ratio"]
     repeats = REPEATS if args.repeats is None else args.repeats
-    ratio = check_keep_ratio(KEEP_RATIO if args.keep_ratio is None else args.keep_ratio)
+    study: Callable[..., Any]
     said: dict[str, Any] = {"report": _report}
     if args.name == "position-bias":
-        from hippo_jax.studies.position_bias import study_position_bias
+        from hippo_jax.studies.position_bias import study_position_bias as study
 
-        border = 1 if args.border is None else args.border
-        said |= {"keep_ratio": ratio, "gamma": gamma, "border": border}
-        return lambda material: study_position_bias(material, **said)
-    if args.name == "ablation":
-        from hippo_jax.studies.ablation import study_ablation
+        said |= {"keep_ratio": ratio, "gamma": gamma, "border": settings["border"]}
+    elif args.name == "ablation":
+        from hippo_jax.studies.ablation import study_ablation as study
 
-        return lambda material: study_ablation(material, keep_ratio=ratio, gamma=gamma, **said)
-    if args.name == "keep-ratio":
-        from hippo_jax.studies.keep_ratio import KEEP_RATIOS, study_keep_ratio
+        said |= {"keep_ratio": ratio, "gamma": gamma}
+    elif args.name == "keep-ratio":
+        from hippo_jax.studies.keep_ratio import KEEP_RATIOS
+        from hippo_jax.studies.keep_ratio import study_keep_ratio as study
 
         said |= {"keep_ratios": values or KEEP_RATIOS, "gamma": gamma, "repeats": repeats}
-        schedule = args.schedule or "sequential"
-        return lambda material: study_keep_ratio(material, schedule=schedule, **said)
-    if args.name == "gamma":
-        from hippo_jax.studies.gamma import GAMMAS, study_gamma
+        said["schedule"] = settings["schedule"]
+    elif args.name == "gamma":
+        from hippo_jax.studies.gamma import GAMMAS
+        from hippo_jax.studies.gamma import study_gamma as study
 
         said |= {"gammas": values or GAMMAS, "keep_ratio": ratio, "repeats": repeats}
-        return lambda material: study_gamma(material, **said)
-    if args.name == "batch":
-        from hippo_jax.studies.batch import BATCHES, study_batch
+    elif args.name == "batch":
+        from hippo_jax.studies.batch import BATCHES
+        from hippo_jax.studies.batch import study_batch as study
 
         said |= {"batches": values or BATCHES, "keep_ratio": ratio}
-        return lambda material: study_batch(material, gamma=gamma, repeats=repeats, **said)
-    from hippo_jax.studies.memory import study_memory
+        said |= {"gamma": gamma, "repeats": repeats}
+    else:
+        from hippo_jax.studies.memory import study_memory as study
 
-    said |= {"sizes": values, "keep_ratio": ratio, "gamma": gamma}
-    return lambda material: study_memory(material, **said)
+        said |= {"sizes": values, "keep_ratio": ratio, "gamma": gamma}
+    return lambda material, once: study(material, once=once, **said)
 
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, and options that would go unheard."""
     from hippo_jax.resources import EMBEDDED_PAIR
 
-    if args.pair is not None and (args.target is not None or args.draft is not None):
-        raise HippoError("give --pair, or --target and --draft, not both")
-    if (args.target is None) != (args.draft is None):
-        raise HippoError("a study needs a target and a draft; give both --target and --draft")
+    check_models(args, "a study")
     foreign = args.target is not None or args.pair not in (None, EMBEDDED_PAIR)
     if foreign and args.videos is None:
         raise HippoError(

@@ -10,12 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.measure import machine
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.errors import HippoError
+from hippo_jax.evaluation.calls import Calls
 from hippo_jax.evaluation.charts import picture
-from hippo_jax.evaluation.replicas import Replicas
 from hippo_jax.evaluation.report import as_markdown
 from hippo_jax.evaluation.results import (
     Share,
@@ -31,9 +30,7 @@ from hippo_jax.evaluation.runner import Settings, run_samples
 from hippo_jax.evaluation.samples import Sample, fingerprint
 from hippo_jax.evaluation.summary import summarize
 from hippo_jax.placement.pair import ModelPair
-from hippo_jax.weights import manifest as converted
-from hippo_jax.weights.checkpoint import open_checkpoint
-from hippo_jax.weights.fingerprint import fingerprint as weights_fingerprint
+from hippo_jax.weights.fingerprint import identity
 
 VERSION = 1  # of the manifest and the lines
 LATE = 60.0  # seconds until other processes must have begun
@@ -64,8 +61,8 @@ def describe(
         "samples": {"count": len(samples), "fingerprint": fingerprint(samples, root)},
         "pair": {
             "name": name,
-            "target": _identity(pair.target),
-            "draft": _identity(pair.draft),
+            "target": identity(pair.target),
+            "draft": identity(pair.draft),
             "dtype": str(pair.target.dtype),
         },
         "settings": {**asdict(settings), "config": _plain(settings.config)},
@@ -83,22 +80,11 @@ def _plain(config: HippoConfig) -> dict[str, Any]:
     return found
 
 
-def _identity(model: VideoLM) -> str:
-    """What tells its weights from others."""
-    if model.source is None:
-        raise HippoError("an evaluation needs models with files; load them with load_pair")
-    directory = Path(model.source)
-    if converted.is_finished(directory):
-        found = converted.read_manifest(directory)
-        return f"{found.fingerprint} as {found.dtype}"
-    return weights_fingerprint(open_checkpoint(directory))
-
-
 def run_missing(
     out: Path,
     manifest: Mapping[str, Any],
     samples: Sequence[Sample],
-    replicas: Replicas,
+    calls: Calls,
     settings: Settings,
     share: Share,
     *,
@@ -129,7 +115,7 @@ def run_missing(
             report(before, done, len(own))
 
         report(before, done, len(own))
-        run_samples(missing, replicas, settings, results, report=more, **ways)
+        run_samples(missing, calls, settings, results, report=more, **ways)
 
 
 def complete(out: Path, count: int) -> bool:

@@ -19,33 +19,18 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hippo_jax.decoding.arguments import make_settings
 from hippo_jax.decoding.config import HippoConfig
-from hippo_jax.decoding.generate import Generation, generate
+from hippo_jax.decoding.generate import Generation
 from hippo_jax.errors import HippoError
-from hippo_jax.inputs.model_inputs import ModelInputs, Row, assemble
+from hippo_jax.evaluation.calls import Calls, Decoded, shapes
+from hippo_jax.inputs.model_inputs import ModelInputs, Row
 from hippo_jax.placement.pair import ModelPair
-from hippo_jax.scheduling.hippo import hippo_generate
 
 AXIS = "data"
-HIPPO, PLAIN = "hippo", "plain"
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """The answers of a call and what it took.
-
-    Attributes:
-        generation: host arrays, one row for each row that was given.
-        seconds: the whole call, prefill and decoding, inputs on the devices already.
-    """
-
-    generation: Generation
-    seconds: float
 
 
 @dataclass
-class Replicas:
+class Replicas(Calls):
     """A pair on ``count`` devices of this process.
 
     Attributes:
@@ -87,41 +72,15 @@ class Replicas:
         """Rows of one call."""
         return self.count * self.batch
 
-    def size_of(self, row: Row) -> Hashable:
-        """What rows must share to go into one call."""
-        alone = _shapes(self.single(row))
-        # The parts of several rows lie behind each other, so there buckets are not enough.
-        return alone if self.batch == 1 else (alone, tuple(item.grid for item in row.media))
-
-    def single(self, row: Row) -> ModelInputs:
-        """The inputs of one row alone.
-
-        Raises:
-            HippoError: it does not fit the models, or leaves no room for the answer.
-        """
-        inputs = assemble(self.pair.target, [row], draft=self.pair.draft)
-        make_settings(self.pair.target, inputs, self.max_new_tokens, None, None, None, None)
-        return inputs
-
     def inputs(self, rows: Sequence[Row]) -> ModelInputs:
-        """A call's inputs, on the devices: arrays ``[replicas, ...]``. Rows of one ``size_of``;
-        copies of the first stand in for those that are missing."""
-        full = [*rows, *[rows[0]] * (self.rows - len(rows))]
-        pair = self.pair
-        shares = [
-            assemble(pair.target, full[i : i + self.batch], draft=pair.draft)
-            for i in range(0, self.rows, self.batch)
-        ]
+        """A call's inputs, on the devices: arrays ``[replicas, ...]``."""
+        full = self.filled(rows)
+        shares = [self.assembled(full[i : i + self.batch]) for i in range(0, self.rows, self.batch)]
         stacked = jax.tree.map(lambda *parts: np.stack([np.asarray(x) for x in parts]), *shares)
         return jax.block_until_ready(jax.device_put(stacked, self._split))
 
     def decode(self, way: str, inputs: ModelInputs, rows: int) -> Decoded:
-        """Answers of the first ``rows`` rows.
-
-        Args:
-            way: ``"hippo"`` or ``"plain"``.
-            inputs: from ``inputs``.
-        """
+        """Answers of the first ``rows`` rows."""
         (program,) = self.compile([way], inputs)
         begin = time.perf_counter()
         found = jax.block_until_ready(program(self.pair, inputs))
@@ -132,32 +91,25 @@ class Replicas:
     def compile(self, ways: Sequence[str], inputs: ModelInputs) -> list[Any]:
         """The programs for inputs of this size. Those that are new are compiled side by side and
         run once, as a first run is slower than others."""
-        shapes = _shapes(inputs)
-        missing = [way for way in ways if (way, shapes) not in self._programs]
+        size = shapes(inputs)
+        missing = [way for way in ways if (way, size) not in self._programs]
         with ThreadPoolExecutor(2) as pool:  # a compiler works on one core
             lowered = [self._lower(way, inputs) for way in missing]
             made = list(pool.map(lambda program: program.compile(), lowered))
         for way, program in zip(missing, made, strict=True):
             jax.block_until_ready(program(self.pair, inputs))
-            self._programs[way, shapes] = program
-        return [self._programs[way, shapes] for way in ways]
+            self._programs[way, size] = program
+        return [self._programs[way, size] for way in ways]
 
     def _lower(self, way: str, inputs: ModelInputs) -> Any:
         whole = jax.shard_map(
-            partial(_own_rows, self._function(way)),
+            partial(_own_rows, self.function(way)),
             mesh=self._mesh,
             in_specs=(P(), P(AXIS)),
             out_specs=P(AXIS),
             check_vma=False,
         )
         return jax.jit(whole).lower(self.pair, inputs)
-
-    def _function(self, way: str) -> Callable[[ModelPair, ModelInputs], Generation]:
-        if way == HIPPO:
-            return partial(hippo_generate, max_new_tokens=self.max_new_tokens, config=self.config)
-        return lambda pair, inputs: generate(
-            pair.target, inputs, max_new_tokens=self.max_new_tokens
-        )
 
 
 def _own_rows(
@@ -166,9 +118,3 @@ def _own_rows(
     """One device's part of a call: its share of the leading axis is one."""
     found = function(pair, jax.tree.map(lambda x: x[0], inputs))
     return jax.tree.map(lambda x: x[None], found)
-
-
-def _shapes(inputs: ModelInputs) -> Hashable:
-    """What a program is compiled for."""
-    leaves, structure = jax.tree.flatten(inputs)
-    return structure, tuple((np.shape(x), np.dtype(x.dtype).str) for x in leaves)

@@ -34,9 +34,19 @@ def _said(manifest: Mapping[str, Any]) -> str:
     return (
         f"schedule {settings['config']['schedule']}, gamma {settings['config']['gamma']}, keep "
         f"ratio {settings['config']['keep_ratio']:g}, at most {settings['max_new_tokens']} new "
-        f"tokens, greedy, {manifest['pair']['dtype']}; {_count(settings['replicas'], 'replica')} "
+        f"tokens, greedy, {manifest['pair']['dtype']}; {_where(settings)} "
         f"of {_count(settings['batch'], 'row')}"
     )
+
+
+def _where(settings: Mapping[str, Any]) -> str:
+    devices = settings.get("devices")  # older evaluations do not say
+    if devices is None:
+        return _count(settings["replicas"], "replica")
+    if len(devices) == 1:
+        return f"one pair over {_count(devices[0], 'device')}, calls"
+    apart = f"target over {_count(devices[0], 'device')}, draft over {devices[1]} more"
+    return f"{apart}, calls"
 
 
 def _count(number: int, what: str) -> str:

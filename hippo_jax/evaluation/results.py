@@ -4,8 +4,7 @@
     OUT/results.0-of-1.jsonl  one line a sample, as ``runner`` says; of several processes each
                               writes a file of its own
 
-A line is written in one piece and made durable before the next one begins. What a kill leaves of an
-unfinished line is cut off at the next start.
+A line is durable before the next one begins (``weights.journal``).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 
 from hippo_jax.errors import HippoError
 from hippo_jax.weights.durable import only_here, sync_directory
+from hippo_jax.weights.journal import Journal, refuse_other
 
 MANIFEST = "manifest.json"
 _PART = re.compile(r"^results\.(\d+)-of-(\d+)\.jsonl$")
@@ -59,7 +59,12 @@ def open_evaluation(out: Path, manifest: Mapping[str, Any]) -> None:
     begun = bool(parts(out))  # looked at first: another process may begin just now
     wanted = json.loads(json.dumps(manifest))  # as it will be read: tuples are lists
     if file.exists():
-        _refuse_other(out, read_manifest(out), wanted)
+        refuse_other(
+            read_manifest(out),
+            wanted,
+            f"{out} holds another evaluation",
+            "choose another --out, or the same settings",
+        )
     elif begun:
         raise HippoError(f"{out} has results and no {MANIFEST}; choose another --out")
     else:
@@ -98,28 +103,6 @@ def read_manifest(out: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse_other(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for path, before, now in _differences(found, wanted, ""):
-        raise HippoError(
-            f"{out} holds another evaluation: {path} was {_short(before)} and is now "
-            f"{_short(now)}; choose another --out, or the same settings"
-        )
-
-
-def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *(name for name in now if name not in before)]:
-            inner = f"{path}.{name}" if path else name
-            yield from _differences(before.get(name), now.get(name), inner)
-    elif before != now:
-        yield path, before, now
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def parts(out: Path) -> list[Path]:
     """The files of results, by number."""
     found = [path for path in out.iterdir() if _PART.match(path.name)]
@@ -154,38 +137,8 @@ def read_all(out: Path) -> dict[int, Row]:
     return dict(sorted(rows.items()))
 
 
-class Results:
-    """A process's file of results, open for more."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        self._cut()
-
-    def _cut(self) -> None:
-        """Cut off a line that a kill, or a full disk, left without its end."""
-        content = self.file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.ftruncate(self._handle, whole)
-            os.fsync(self._handle)
-
-    def append(self, row: Row) -> None:
-        """Write a row and wait until it is on the disk."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        written = os.write(self._handle, line)
-        if written < len(line):
-            # The rest may follow, or raise what is wrong with the disk.
-            os.write(self._handle, line[written:])
-        os.fsync(self._handle)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._handle)
-
-
 @contextmanager
-def opened(out: Path, share: Share) -> Iterator[Results]:
+def opened(out: Path, share: Share) -> Iterator[Journal]:
     """A process's file, held against others that would write it too.
 
     Raises:
@@ -202,7 +155,7 @@ def opened(out: Path, share: Share) -> Iterator[Results]:
     file = out / share.name
     file.touch()
     with only_here(file, "writing it"):
-        found = Results(file)
+        found = Journal(file)
         try:
             yield found
         finally:

@@ -31,15 +31,15 @@ import numpy as np
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.decoding.generate import Generation
 from hippo_jax.errors import HippoError
+from hippo_jax.evaluation.calls import HIPPO, PLAIN, Calls
 from hippo_jax.evaluation.choice import read_answer
 from hippo_jax.evaluation.pipeline import ahead, gather
-from hippo_jax.evaluation.replicas import HIPPO, PLAIN, Replicas
-from hippo_jax.evaluation.results import Results
 from hippo_jax.evaluation.samples import Sample
 from hippo_jax.inputs.model_inputs import Media
 from hippo_jax.inputs.model_inputs import Row as Prompt
 from hippo_jax.inputs.prepare import prepare_rows
 from hippo_jax.inputs.sampling import check_rates
+from hippo_jax.weights.journal import Journal
 
 AHEAD = 2  # calls whose videos are read while one runs
 PATIENCE = 4  # calls whose rows may wait for others of their size
@@ -53,7 +53,9 @@ class Settings:
         config: of HIPPO decoding, which is greedy here.
         max_new_tokens: of every answer.
         fps, num_frames, max_pixels: frames, as for ``prepare_inputs``.
-        replicas, batch: devices of this process, and rows of each in one call.
+        replicas, batch: pairs of this process, a device each, and rows of each in one call.
+        devices: over how many one pair is split instead, one number, or the target's and the
+            draft's. Tokens do not depend on it, but times do.
         baseline: plain decoding of the captions too, in turns with HIPPO's.
         check: plain decoding of everything.
     """
@@ -65,6 +67,7 @@ class Settings:
     max_pixels: int | None = None
     replicas: int = 1
     batch: int = 1
+    devices: tuple[int, ...] | None = None
     baseline: bool = True
     check: bool = False
 
@@ -89,8 +92,8 @@ class Preparer:
 
     KEPT = 2
 
-    def __init__(self, replicas: Replicas, settings: Settings) -> None:
-        self.replicas, self.settings = replicas, settings
+    def __init__(self, calls: Calls, settings: Settings) -> None:
+        self.calls, self.settings = calls, settings
         self._media: OrderedDict[Any, Sequence[Media]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -105,11 +108,11 @@ class Preparer:
             self._media[part] = prompt.media
             while len(self._media) > self.KEPT:
                 self._media.popitem(last=False)
-        size = self.replicas.size_of(prompt)
+        size = self.calls.size_of(prompt)
         return Prepared(prompt, size, time.perf_counter() - begin)
 
     def _prompt(self, sample: Sample, media: Sequence[Media] | None) -> Prompt:
-        model, settings = self.replicas.pair.target, self.settings
+        model, settings = self.calls.pair.target, self.settings
         if media is not None:
             return prepare_rows(model, [list(media)], sample.prompt)[0]
         return prepare_rows(
@@ -127,9 +130,9 @@ class Preparer:
 
 def run_samples(
     samples: Iterable[tuple[int, Sample]],
-    replicas: Replicas,
+    calls: Calls,
     settings: Settings,
-    results: Results,
+    results: Journal,
     *,
     prepare: Callable[[Sample], Prepared] | None = None,
     to_text: Callable[[Sequence[int]], str] | None = None,
@@ -142,11 +145,11 @@ def run_samples(
         prepare, to_text: other ways to make prompts and texts than by the pair's own files.
         report: called with how many lines were written.
     """
-    prepare = prepare or Preparer(replicas, settings)
-    to_text = to_text or _decoder(replicas)
+    prepare = prepare or Preparer(calls, settings)
+    to_text = to_text or _decoder(calls)
 
-    depth = AHEAD * replicas.rows
-    workers = max(2, min(replicas.rows, (os.cpu_count() or 2) // 2))
+    depth = AHEAD * calls.rows
+    workers = max(2, min(calls.rows, (os.cpu_count() or 2) // 2))
 
     def ready() -> Iterator[tuple[int, Sample, Prepared]]:
         read = ahead(samples, lambda one: prepare(one[1]), depth=depth, workers=workers)
@@ -161,16 +164,16 @@ def run_samples(
         # Captions are timed, so their calls are not shared with questions.
         return one[1].kind, one[2].size
 
-    patience = PATIENCE * replicas.rows
-    for number, group in enumerate(gather(ready(), size_of, replicas.rows, patience)):
-        for row in _call(group, replicas, settings, to_text, plain_first=number % 2 == 1):
+    patience = PATIENCE * calls.rows
+    for number, group in enumerate(gather(ready(), size_of, calls.rows, patience)):
+        for row in _call(group, calls, settings, to_text, plain_first=number % 2 == 1):
             results.append(row)
         report(len(group))
 
 
 def _call(
     group: Sequence[tuple[int, Sample, Prepared]],
-    replicas: Replicas,
+    calls: Calls,
     settings: Settings,
     to_text: Callable[[Sequence[int]], str],
     plain_first: bool,
@@ -182,9 +185,9 @@ def _call(
     if settings.check or (settings.baseline and kind == "caption"):
         ways = [PLAIN, HIPPO] if plain_first else [HIPPO, PLAIN]
     try:
-        inputs = replicas.inputs([one[2].prompt for one in group])
-        replicas.compile(ways, inputs)
-        found = {way: replicas.decode(way, inputs, len(group)) for way in ways}
+        inputs = calls.inputs([one[2].prompt for one in group])
+        calls.compile(ways, inputs)
+        found = {way: calls.decode(way, inputs, len(group)) for way in ways}
     except (HippoError, jax.errors.JaxRuntimeError, MemoryError) as error:
         # A device that is too small for these videos may hold the next ones.
         return [{**_head(i, sample), "error": _reason(error)} for i, sample, _ in group]
@@ -256,8 +259,8 @@ def compared(plain: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _decoder(replicas: Replicas) -> Callable[[Sequence[int]], str]:
-    tokenizer = replicas.pair.tokenizer
+def _decoder(calls: Calls) -> Callable[[Sequence[int]], str]:
+    tokenizer = calls.pair.tokenizer
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hippo_jax.benchmark.acceptance import Setting, measure_acceptance
-from hippo_jax.benchmark.measure import machine
+from hippo_jax.benchmark.measure import Once, directly, machine
 from hippo_jax.scoring.config import ScoringConfig
 from hippo_jax.scoring.selection import check_keep_ratio
 from hippo_jax.studies.charts import Bar, Bars
@@ -52,6 +52,7 @@ def study_ablation(
     keep_ratio: float,
     gamma: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """Acceptance, MAT and tokens a round by what chooses the kept tokens.
 
@@ -73,6 +74,7 @@ def study_ablation(
         settings=[Setting(name, keep_ratio, scoring) for name, scoring in CHOICES.items()],
         batch=material.batch,
         report=report,
+        once=once,
     )
     found = outcome["settings"]
     rows = tuple(_row(setting, found[0]) for setting in found)

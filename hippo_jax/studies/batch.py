@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hippo_jax.benchmark.acceptance import NEW_TOKENS
-from hippo_jax.benchmark.measure import Summary, machine
+from hippo_jax.benchmark.measure import Once, Summary, directly, machine
 from hippo_jax.benchmark.timed import hippo_decoder, plain_decoder
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.errors import HippoError
@@ -58,6 +58,7 @@ def study_batch(
     gamma: int,
     repeats: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """Tokens a second with and without a draft, by how many clips are decoded together.
 
@@ -94,6 +95,7 @@ def study_batch(
         {names[batch, hippo]: names[batch, plain] for batch in batches},
         repeats,
         report,
+        once=once,
     )
     rows = tuple(
         _row(batch, ways[names[batch, plain]], ways[names[batch, hippo]]) for batch in batches

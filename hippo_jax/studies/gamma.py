@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from hippo_jax.benchmark.acceptance import NEW_TOKENS
-from hippo_jax.benchmark.measure import machine
+from hippo_jax.benchmark.measure import Once, directly, machine
 from hippo_jax.benchmark.parts import measured_parts, step_times, without_scores
 from hippo_jax.benchmark.recording import pattern_of
 from hippo_jax.benchmark.timed import hippo_decoder, plain_decoder
@@ -58,6 +58,7 @@ def study_gamma(
     keep_ratio: float,
     repeats: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """Tokens a round and time of both schedules by gamma, the length of a chunk.
 
@@ -98,6 +99,7 @@ def study_gamma(
         repeats,
         report,
         others=measured_parts(pair, prompts[0], plan),
+        once=once,
     )
     # In the parallel schedule every token is judged, so its runs say where the draft was right.
     judged = ways[f"parallel, gamma {gammas[0]}"].answers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hippo_jax.benchmark.acceptance import NEW_TOKENS
-from hippo_jax.benchmark.measure import machine
+from hippo_jax.benchmark.measure import Once, directly, machine
 from hippo_jax.benchmark.timed import hippo_decoder, plain_decoder
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.scoring.selection import check_keep_ratio
@@ -38,6 +38,7 @@ def study_keep_ratio(
     gamma: int,
     repeats: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """MAT, tokens a round, acceptance and time as the draft sees less and less.
 
@@ -59,7 +60,12 @@ def study_keep_ratio(
         config = HippoConfig(gamma=gamma, schedule=schedule, keep_ratio=ratio)
         decoders[name] = hippo_decoder(material.pair, NEW_TOKENS, config)
     ways, _ = measure_ways(
-        dict.fromkeys(decoders, prompts), decoders, dict.fromkeys(names, PLAIN), repeats, report
+        dict.fromkeys(decoders, prompts),
+        decoders,
+        dict.fromkeys(names, PLAIN),
+        repeats,
+        report,
+        once=once,
     )
     rows: list[dict[str, Any]] = [
         {

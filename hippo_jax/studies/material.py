@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +41,31 @@ class Material:
         dtype = jax.numpy.dtype(self.pair.target.dtype).name
         return f"{self.name}, {dtype}, {len(self.videos)} clips"
 
-    def batches(self) -> Iterator[tuple[ModelInputs, int]]:
-        """All videos, ``batch`` at a time, and how many rows of each batch count."""
+    def batches(self) -> Iterator[tuple[Callable[[], ModelInputs], int]]:
+        """All videos, ``batch`` at a time, each batch read when it is asked for, and how many of
+        its rows count."""
         left = len(self.videos)
-        for inputs in self.inputs(self.batch):
+        for members in self._members(self.batch):
             rows = min(self.batch, left)
-            yield inputs, rows
+            yield cache(partial(self._prepared, members)), rows
             left -= rows
 
     def inputs(self, rows: int = 1) -> list[ModelInputs]:
         """All videos, so many at a time, on the device. Where they do not fill the last batch the
         first ones come again."""
+        return [self._prepared(members) for members in self._members(rows)]
+
+    def _members(self, rows: int) -> Iterator[list[int]]:
         count = len(self.videos)
-        order = list(range(count + -count % rows))
-        prompts = []
-        for first in range(0, len(order), rows):
-            members = [i % count for i in order[first : first + rows]]
-            own = prepare_inputs(
-                self.pair,
-                [self.videos[i] for i in members],
-                [self.prompts[i] for i in members],
-            )
-            prompts.append(jax.device_put(own))
-        return prompts
+        for first in range(0, count, rows):
+            yield [i % count for i in range(first, first + rows)]
+
+    def _prepared(self, members: Sequence[int]) -> ModelInputs:
+        own = prepare_inputs(
+            self.pair, [self.videos[i] for i in members], [self.prompts[i] for i in members]
+        )
+        found: ModelInputs = jax.device_put(own)
+        return found
 
 
 def own_videos(videos: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[str, ...]]:

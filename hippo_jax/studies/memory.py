@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.published import published_config
 from hippo_jax.benchmark.acceptance import NEW_TOKENS, Setting, check_same
-from hippo_jax.benchmark.measure import machine
+from hippo_jax.benchmark.measure import Once, directly, machine
 from hippo_jax.decoding.generate import generate
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
@@ -66,6 +67,7 @@ def study_memory(
     keep_ratio: float,
     gamma: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """Which pairs fit one device, how long a video, and what speculation is worth there.
 
@@ -87,7 +89,7 @@ def study_memory(
         HippoError: no acceptance to measure, other tokens than the target's.
     """
     check_keep_ratio(keep_ratio)
-    acceptance, size = _measured(material, keep_ratio, gamma, report)
+    acceptance, size = _measured(material, keep_ratio, gamma, report, once)
     rows: list[dict[str, Any]] = []
     for candidate, memories in _candidates(material, sizes, keep_ratio, size):
         report(f"planning {candidate.name}, {candidate.kind}")
@@ -113,23 +115,32 @@ def study_memory(
 
 
 def _measured(
-    material: Material, keep_ratio: float, gamma: int, report: Callable[[str], None]
+    material: Material, keep_ratio: float, gamma: int, report: Callable[[str], None], once: Once
 ) -> tuple[float, tuple[int, int]]:
     """Acceptance, and the size of the frames as the model sees them."""
     accepted = judged = 0
     setting, size = Setting("holistic", keep_ratio), (0, 0)
-    for inputs, rows in material.batches():
-        own = generate(material.pair.target, inputs, max_new_tokens=NEW_TOKENS)
-        found = setting.decode(material.pair, inputs, gamma, "parallel")
-        own, found = jax.device_get((own, found))
-        check_same(own, found, f"keep ratio {keep_ratio:g}, parallel")
-        accepted += found.stats.accepted[:rows].sum()
-        judged += found.stats.judged[:rows].sum()
-        size = _frame(material.pair.target.config, inputs)
+    for number, (read, rows) in enumerate(material.batches(), 1):
+        count = partial(_count, material.pair, read, rows, setting, gamma)
+        more, of, high, wide = once(f"batch {number}", count)
+        accepted, judged, size = accepted + more, judged + of, (high, wide)
     if not judged:
         raise HippoError("the answers ended before the draft was heard: no acceptance to measure")
     report("acceptance measured")
-    return float(accepted / judged), size
+    return accepted / judged, size
+
+
+def _count(
+    pair: Any, read: Callable[[], ModelInputs], rows: int, setting: Setting, gamma: int
+) -> list[int]:
+    """Accepted and judged tokens of a batch's first ``rows`` rows, height and width of a frame."""
+    inputs = read()
+    own = generate(pair.target, inputs, max_new_tokens=NEW_TOKENS)
+    found = setting.decode(pair, inputs, gamma, "parallel")
+    own, found = jax.device_get((own, found))
+    check_same(own, found, f"keep ratio {setting.keep_ratio:g}, parallel")
+    counted = (found.stats.accepted, found.stats.judged)
+    return [*(int(each[:rows].sum()) for each in counted), *_frame(pair.target.config, inputs)]
 
 
 def _frame(config: VideoLMConfig, inputs: ModelInputs) -> tuple[int, int]:

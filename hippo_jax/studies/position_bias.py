@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from hippo_jax.benchmark.acceptance import NEW_TOKENS, Setting, check_same
-from hippo_jax.benchmark.measure import machine
+from hippo_jax.benchmark.measure import Once, directly, machine
 from hippo_jax.decoding.generate import generate
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs, VisualTable
@@ -80,6 +80,7 @@ def study_position_bias(
     border: int = 1,
     gamma: int,
     report: Callable[[str], None] = lambda line: None,
+    once: Once = directly,
 ) -> Study:
     """Share of border tokens among the kept ones by each score, clip by clip, then averaged.
 
@@ -102,18 +103,16 @@ def study_position_bias(
     everywhere: list[float] = []
     setting = Setting(HOLISTIC, keep_ratio)
     maps: HeatMaps | None = None
-    for inputs, rows in material.batches():
-        own = generate(material.pair.target, inputs, max_new_tokens=NEW_TOKENS)
-        found = setting.decode(material.pair, inputs, gamma, "sequential")
-        own, found = jax.device_get((own, found))
-        check_same(own, found, f"{HOLISTIC}, {keep_ratio:g}")
-        scores, kept = jax.device_get(_choices(material.pair.target, inputs, keep_ratio))
+    for number, (read, rows) in enumerate(material.batches(), 1):
+        look = partial(_look, material.pair, read, rows, setting, gamma, border, number == 1)
+        found = once(f"batch {number}", look)
         for name in WAYS:
-            of_kept, of_all = border_shares(inputs.table, kept[name], border)
-            shares[name] += of_kept[:rows].tolist()
-        everywhere += of_all[:rows].tolist()
+            shares[name] += found["kept"][name]
+        everywhere += found["all"]
         if maps is None:
-            maps = _heat_maps(material, inputs, scores, kept, border)
+            frames = tuple(seen_frames(material.pair, jax.device_get(read())))
+            shown = {name: (np.array(s), np.array(k)) for name, (s, k) in found["shown"].items()}
+            maps = HeatMaps("Scores of the first clip", frames, shown, border)
         report(f"{len(everywhere)} of {len(material.videos)} clips done")
     rows_found = [_row(name, shares[name], everywhere) for name in WAYS]
     assert maps is not None
@@ -137,6 +136,30 @@ def study_position_bias(
         machine=machine(),
         notes=("Every answer with the holistic choice is the target's own.",),
     )
+
+
+def _look(
+    pair: Any,
+    read: Callable[[], ModelInputs],
+    rows: int,
+    setting: Setting,
+    gamma: int,
+    border: int,
+    shown: bool,
+) -> dict[str, Any]:
+    """The shares in the first ``rows`` rows of a batch, and what the picture shows of it."""
+    inputs = read()
+    own = generate(pair.target, inputs, max_new_tokens=NEW_TOKENS)
+    found = setting.decode(pair, inputs, gamma, "sequential")
+    own, found = jax.device_get((own, found))
+    check_same(own, found, f"{HOLISTIC}, {setting.keep_ratio:g}")
+    scores, kept = jax.device_get(_choices(pair.target, inputs, setting.keep_ratio))
+    shares = {name: border_shares(inputs.table, kept[name], border) for name in WAYS}
+    return {
+        "kept": {name: of_kept[:rows].tolist() for name, (of_kept, _) in shares.items()},
+        "all": shares[HOLISTIC][1][:rows].tolist(),
+        "shown": _first_row(inputs, scores, kept) if shown else None,
+    }
 
 
 def _row(name: str, shares: Sequence[float], everywhere: Sequence[float]) -> dict[str, Any]:
@@ -175,15 +198,14 @@ def _choices(
     return _ranked(inputs, relevance, _features(target, inputs), keep_ratio)
 
 
-def _heat_maps(
-    material: Material, inputs: ModelInputs, scores: Any, kept: Any, border: int
-) -> HeatMaps:
-    """Of the batch's first row."""
+def _first_row(
+    inputs: ModelInputs, scores: Any, kept: Any
+) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Scores of the batch's first row, token by token, and which of them were kept."""
     own = np.asarray(inputs.table.valid) & (np.asarray(inputs.table.row) == 0)
-    shown = {}
+    shown: dict[str, tuple[list[Any], list[Any]]] = {}
     for name in (RAW, HOLISTIC):
         chosen = np.zeros(own.sum(), bool)
         chosen[kept[name][0][kept[name][0] >= 0]] = True
-        shown[name.replace(", ", ",\n")] = (scores[name][own], chosen)
-    frames = tuple(seen_frames(material.pair, jax.device_get(inputs)))
-    return HeatMaps("Scores of the first clip", frames, shown, border)
+        shown[name.replace(", ", ",\n")] = (scores[name][own].tolist(), chosen.tolist())
+    return shown

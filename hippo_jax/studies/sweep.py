@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hippo_jax.benchmark.acceptance import figures
-from hippo_jax.benchmark.measure import Run, Summary, interleave
+from hippo_jax.benchmark.measure import Once, Run, Summary, directly, interleave
 from hippo_jax.benchmark.timed import Answers, Decoder, timed
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
@@ -54,6 +54,7 @@ def measure_ways(
     repeats: int,
     report: Callable[[str], None],
     others: Mapping[str, Run] | None = None,
+    once: Once = directly,
 ) -> tuple[dict[str, Way], dict[str, dict[str, Summary]]]:
     """Time every decoder on its prompts in turns (A B A B), and compare what they say.
 
@@ -61,6 +62,7 @@ def measure_ways(
         prompts, decoders: by name of the way.
         plain: which way of plain decoding, on the same prompts, each other way must equal.
         others: what else to measure in the same turns.
+        once: a part is a turn, of which the answers were compared.
 
     Returns the ways, and the times of ``others``.
 
@@ -73,10 +75,23 @@ def measure_ways(
         report(f"compiling {number} of {len(decoders)}: {name}")
         first = prompts[name][0]
         decoder.finish(first, decoder.begin(first))
-    results = interleave({**runs, **(others or {})}, repeats, report)
-    for name, reference in plain.items():
-        if answers[name].tokens != answers[reference].tokens:
-            raise HippoError(f"not the target's own tokens ({name}): decoding is at fault")
+
+    def compare() -> None:
+        for name, reference in plain.items():
+            if answers[name].tokens != answers[reference].tokens:
+                raise HippoError(f"not the target's own tokens ({name}): decoding is at fault")
+
+    def compared_once(part: str, work: Callable[[], Any]) -> Any:
+        def compared() -> Any:
+            found = work()
+            compare()
+            return found
+
+        return once(part, compared)
+
+    # The turn that warms up is taken in every run, so that there are answers.
+    results = interleave({**runs, **(others or {})}, repeats, report, compared_once)
+    compare()
     ways = {name: Way(answers[name], results[name]) for name in decoders}
     return ways, {name: results[name] for name in others or {}}
 

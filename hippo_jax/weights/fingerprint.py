@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from hippo_jax.weights.checkpoint import Checkpoint
+from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.errors import HippoError
+from hippo_jax.weights import manifest
+from hippo_jax.weights.checkpoint import Checkpoint, open_checkpoint
 
 _SAMPLE = 4096
 
@@ -36,3 +39,18 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         digest.update(f"{path} {tensor.dtype} {tensor.shape} ".encode())
         digest.update(samples[path])
     return digest.hexdigest()
+
+
+def identity(model: VideoLM) -> str:
+    """What tells a model's weights from others, wherever their files are.
+
+    Raises:
+        HippoError: it has no files.
+    """
+    if model.source is None:
+        raise HippoError("only models with files can be told apart; load them with load_pair")
+    directory = Path(model.source)
+    if manifest.is_finished(directory):
+        found = manifest.read_manifest(directory)
+        return f"{found.fingerprint} as {found.dtype}"
+    return fingerprint(open_checkpoint(directory))

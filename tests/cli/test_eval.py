@@ -117,6 +117,8 @@ def test_samples_of_ones_own_from_beginning_to_end(mine: Path, tmp_path: Path) -
         (("demo", "--ask", "both"), "demo has captions only"),
         (("--pair", "demo", "--target", "x"), "give --pair, or --target and --draft, not both"),
         (("--target", "x"), "give both --target and --draft"),
+        (("--devices", "2", "--replicas", "2"), "give one of them"),
+        (("--devices", "two"), "--devices two: give one number from 1 on, or two"),
         (("--fps", "1", "--num-frames", "2"), "give --fps or --num-frames, not both"),
         (("--gamma", "200"), "--gamma 200 is above 128"),
         (("--keep-ratio", "2"), "keep_ratio must be above 0 and at most 1"),
@@ -197,6 +199,38 @@ def test_parts_by_themselves_and_replicas(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["check"] == {"compared": 5, "equal": 5, "first": None}
     assert summary["manifest"]["settings"]["replicas"] == 2
+
+
+@pytest.mark.slow
+def test_a_pair_over_several_devices_gives_the_same_and_goes_on(tmp_path: Path) -> None:
+    words = ("demo", "--limit", 2, "--max-new-tokens", 24, "--check", "--json")
+    found = {}
+    for name, devices in {"one": (), "split": ("2",), "apart": ("2", "1")}.items():
+        own = ("--devices", *devices) if devices else ()
+        status, said, err = run(*words, "--out", tmp_path / name, *own)
+        assert status == 0, err
+        summary = json.loads(said)
+        assert summary["check"] == {"compared": 2, "equal": 2, "first": None}
+        assert summary["speed"]["speedup"] > 0
+        settings = summary["manifest"]["settings"]
+        found[name] = settings["devices"], settings["config"]["schedule"]
+        rows = lines(tmp_path / name / "results.0-of-1.jsonl")
+        assert [row["tokens"] for row in rows] == [
+            row["tokens"] for row in lines(tmp_path / "one" / "results.0-of-1.jsonl")
+        ]
+    assert found == {
+        "one": (None, "sequential"),
+        "split": ([2], "sequential"),
+        "apart": ([2, 1], "parallel"),
+    }
+    file = tmp_path / "apart" / "results.0-of-1.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:1]))
+    # Times depend on the devices, so lines of others are not mixed with them.
+    status, _, err = run(*words, "--schedule", "parallel", "--out", file.parent, "--devices", 2)
+    assert status == 2 and "settings.devices was [2, 1] and is now [2]" in err
+    status, _, err = run(*words, "--out", file.parent, "--devices", "2+1")
+    assert status == 0 and "2 of 2 samples (1 of them earlier)" in err
+    assert "target over 2 devices, draft over 1 more" in (file.parent / "summary.md").read_text()
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ import contextlib
 import functools
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +145,38 @@ def test_a_target_alone_decodes_plainly_and_says_so() -> None:
     assert "no --draft" in notice and "MAT" not in summary
 
 
+def test_devices_of_their_own_give_the_same_tokens_at_the_same_time() -> None:
+    apart = found("--devices", "1", "1")
+    assert apart["tokens"] == found()["tokens"]
+    assert apart["schedule"] == "parallel" and apart["stats"]["rounds"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "schedule"),
+    [
+        (("2",), "sequential"),
+        (("2", "--schedule", "parallel"), "parallel"),
+        (("2", "--schedule", "autoregressive"), "autoregressive"),
+        (("2", "--target", TARGET), "autoregressive"),
+        (("3+1", "--schedule", "sequential"), "sequential"),
+        (("2", "1", "--target", TARGET, "--draft", DRAFT, "--int8", "draft"), "parallel"),
+    ],
+)
+def test_the_tokens_are_the_same_over_any_devices(words: tuple[str, ...], schedule: str) -> None:
+    answer = json.loads(run("--devices", *words, "--json")[1])
+    assert (answer["tokens"], answer["schedule"]) == (found()["tokens"], schedule)
+
+
+@pytest.mark.slow
+def test_on_a_cpu_the_command_asks_for_its_devices() -> None:
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "hippo_jax.cli.main", "generate", "--devices", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tokens"] == found()["tokens"]
+
+
 def test_a_seed_gives_the_same_sample_again_from_either_decoder() -> None:
     first = found(*SAMPLED, "--seed", "1")["tokens"]
     again = json.loads(run(*SAMPLED, "--seed", "1", "--json")[1])["tokens"]
@@ -197,6 +232,21 @@ def test_options_reach_decoding(asked, tmp_path: Path, monkeypatch: pytest.Monke
     assert (options["sampler"], options["seed"]) == (hj.Sampling(top_p=0.5), 4)
     models, _, options = asked("--schedule", "autoregressive")
     assert isinstance(models, hj.VideoLM) and options["config"] is None
+
+
+def test_the_models_are_where_devices_says(asked) -> None:
+    def places(*words: str) -> tuple:
+        models = asked(*words)[0]
+        target, draft = models.placement.target, models.placement.draft
+        own = [[d.id for d in mesh.devices.flat] for mesh in (target, draft)]
+        return *own, models.placement.one_program
+
+    assert places("--devices", "2") == ([0, 1], [0, 1], False)
+    assert places("--devices", "2", "1") == ([0, 1], [2], True)
+    assert places("--devices", "2+1") == ([0, 1], [2], True)
+    assert asked("--devices", "1")[0].placement == hj.Placement()
+    alone, _, _ = asked("--target", TARGET, "--devices", "2")
+    assert alone.home.size == 2 and alone.home.axis == "tp"
 
 
 def test_int8_of_each_model(asked) -> None:
@@ -263,6 +313,10 @@ def test_a_pair_of_the_zoo_brings_its_own_keep_ratio(
         (["--schedule", "autoregressive", "--show-tokens", "x.png"], "--show-tokens"),
         (["--schedule", "autoregressive", "--int8", "draft"], "--int8 draft is about a draft"),
         (["--target", TARGET, "--int8", "both"], "or use --int8 target"),
+        (["--devices", "0"], "--devices 0: give one number from 1 on, or two"),
+        (["--devices", "1", "1", "1"], "give one number from 1 on, or two"),
+        (["--devices", "2", "clip.mp4"], "other words come before --devices"),
+        (["--target", TARGET, "--devices", "1", "1"], "give one number"),
         (["--show-tokens", "no/such/folder/x.png"], "no/such/folder"),
         (["--show-tokens", "x.mp4"], "must end in"),
     ],
@@ -282,6 +336,8 @@ def test_what_cannot_be_done_is_one_line_before_any_model_is_loaded(
         (["--target", "nowhere/else"], "nowhere/else"),
         (["--target", TARGET, "--draft", "nowhere/else"], "nowhere/else"),
         (["--start", "9"], "start"),
+        (["--devices", "9"], "--devices 9 needs 9 devices and here are 8 (cpu); set XLA_FLAGS"),
+        (["--devices", "8", "1"], "--devices 8 1 needs 9 devices"),
         (["--max-new-tokens", "100000"], "max_new_tokens"),
         (["--max-pixels", "10"], "max_pixels"),
     ],

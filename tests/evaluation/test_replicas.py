@@ -1,15 +1,19 @@
-"""Replicas give what one device gives, row by row."""
+"""Replicas, and a pair over several devices, give what one device gives, row by row."""
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support.placements import PLACES, placed
 from support.tiny_replicas import NEW_TOKENS, prompt, tiny_replicas
 
 import hippo_jax as hj
 from hippo_jax.decoding.generate import Generation
 from hippo_jax.errors import HippoError
-from hippo_jax.evaluation.replicas import HIPPO, Replicas
+from hippo_jax.evaluation.calls import HIPPO, PLAIN, Calls
+from hippo_jax.evaluation.placed import PlacedPair
+from hippo_jax.evaluation.replicas import Replicas
 from hippo_jax.placement.pair import ModelPair
 from hippo_jax.placement.placement import Placement
 
@@ -17,7 +21,7 @@ PROMPTS = [prompt(seed) for seed in range(7)]
 COUNTERS = ("rounds", "round_tokens", "accepted", "judged", "runs", "visual_tokens", "kept_indices")
 
 
-def answers(several: Replicas) -> dict[int, Generation]:
+def answers(several: Calls) -> dict[int, Generation]:
     """Of each prompt, in calls of one size; the last of them are not full."""
     sizes = defaultdict(list)
     for place, row in enumerate(PROMPTS):
@@ -32,14 +36,39 @@ def answers(several: Replicas) -> dict[int, Generation]:
     return found
 
 
-def test_replicas_say_what_plain_decoding_on_one_device_says() -> None:
-    several = tiny_replicas(2, 2)
-    assert several.rows == 4
+def tiny_placed(placement: Placement, batch: int = 1) -> PlacedPair:
+    """The same pair and settings as ``tiny_replicas``."""
+    known = tiny_replicas()
+    return PlacedPair(placed(known.pair, placement), batch, known.max_new_tokens, known.config)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tiny_replicas(2, 2),
+        lambda: tiny_placed(PLACES["one mesh"](), 2),
+        lambda: tiny_placed(PLACES["two meshes, 1 + 1"]()),
+        pytest.param(lambda: tiny_placed(PLACES["two meshes, 3 + 2"](), 3), marks=pytest.mark.slow),
+    ],
+    ids=["replicas", "one mesh", "two meshes", "two meshes, three rows"],
+)
+def test_calls_say_what_plain_decoding_on_one_device_says(make: Callable[[], Calls]) -> None:
+    several, alone = make(), tiny_replicas().pair.target
     for place, (found, row) in answers(several).items():
-        inputs = several.single(PROMPTS[place])
-        expected = hj.generate(several.pair.target, inputs, max_new_tokens=NEW_TOKENS)
+        expected = hj.generate(alone, several.single(PROMPTS[place]), max_new_tokens=NEW_TOKENS)
         np.testing.assert_array_equal(found.tokens[row], expected.tokens[0])
         assert found.lengths[row] == expected.lengths[0]
+        assert several.rows >= len(found.tokens)
+
+
+def test_plain_decoding_of_a_placed_pair_is_the_target_s_on_its_devices() -> None:
+    several = tiny_placed(PLACES["two meshes, 1 + 1"]())
+    inputs = several.inputs(PROMPTS[:1])
+    assert inputs.lengths.devices() == set(several.pair.target.home.mesh.devices.flat)
+    found = several.decode(PLAIN, inputs, 1)
+    expected = several.decode(HIPPO, inputs, 1).generation
+    np.testing.assert_array_equal(found.generation.tokens, expected.tokens)
+    assert found.seconds > 0 and found.generation.stats is None
 
 
 @pytest.mark.slow
@@ -67,9 +96,13 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(HippoError, match="at least one replica"):
         tiny_replicas(0)
     pair = tiny_replicas().pair
-    placed = ModelPair(pair.target, pair.draft, Placement.on(1, 1))
+    apart = ModelPair(pair.target, pair.draft, Placement.on(1, 1))
     with pytest.raises(HippoError, match="without a placement"):
-        Replicas(placed, 2)
+        Replicas(apart, 2)
+    with pytest.raises(HippoError, match="has no placement"):
+        PlacedPair(pair)
+    with pytest.raises(HippoError, match="at least one row"):
+        PlacedPair(apart, 0)
     long = Replicas(pair, max_new_tokens=500)
     with pytest.raises(HippoError, match="exceed the 512 that the model allows"):
         long.single(prompt(0))

@@ -13,8 +13,9 @@ from support.tiny_replicas import NEW_TOKENS, prompt, tiny_replicas
 
 from hippo_jax.errors import HippoError
 from hippo_jax.evaluation import evaluate as evaluation
+from hippo_jax.evaluation.calls import HIPPO, PLAIN
 from hippo_jax.evaluation.evaluate import complete, run_missing, sum_up
-from hippo_jax.evaluation.replicas import HIPPO, PLAIN, Replicas
+from hippo_jax.evaluation.replicas import Replicas
 from hippo_jax.evaluation.results import Share, read_all
 from hippo_jax.evaluation.runner import Prepared, Settings, compared
 from hippo_jax.evaluation.samples import Sample

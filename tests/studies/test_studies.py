@@ -22,10 +22,20 @@ from hippo_jax.placement.memory import Memory
 from hippo_jax.placement.pair import ModelPair
 from hippo_jax.placement.plan_memory import plan_memory
 from hippo_jax.scoring.picture import Frame
-from hippo_jax.studies import ablation, batch, gamma, keep_ratio, material, memory, position_bias
+from hippo_jax.studies import (
+    ablation,
+    batch,
+    gamma,
+    keep_ratio,
+    material,
+    memory,
+    position_bias,
+    unfinished,
+)
 from hippo_jax.studies.fit import KINDS, Candidate, decoder_bytes
 from hippo_jax.studies.study import read_csv
 from hippo_jax.training import report
+from hippo_jax.weights.journal import Journal
 
 NEW_TOKENS = 8
 
@@ -53,6 +63,7 @@ def tiny(pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "prepare_inputs", prepared)
     monkeypatch.setattr(report, "card_clips", clips)
     monkeypatch.setattr(placement, "load_pair", lambda *_, **__: pair)
+    monkeypatch.setattr(unfinished, "identity", lambda model: "tiny")
     monkeypatch.setattr(compilation_cache, "enable_compilation_cache", lambda: None)
     frames = [Frame(f"unit {i}", np.zeros((8, 8, 3), np.uint8), 4 * i, (2, 2)) for i in range(2)]
     monkeypatch.setattr(position_bias, "seen_frames", lambda *_: frames)
@@ -207,6 +218,58 @@ def test_a_step_reads_the_decoder_and_not_the_tower() -> None:
     assert small == pytest.approx(7.07e9 + 0.545e9, rel=0.01)
     plan = plan_memory(config, memory=Memory(10**12))
     assert whole < plan.roles[0].weights
+
+
+COUNTED = {"acceptance", "mat", "tokens_per_round", "kept_visual_tokens", "hippo_waiting"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("position-bias", ["--keep-ratio", "0.5"], 2),
+        pytest.param("memory", ["--values", "1GB"], 2, marks=pytest.mark.slow),
+        pytest.param("ablation", ["--gamma", "2"], 2, marks=pytest.mark.slow),
+        pytest.param(
+            "keep-ratio", ["--values", "0.5", "--repeats", "3"], 3, marks=pytest.mark.slow
+        ),
+        pytest.param("gamma", ["--values", "2", "--repeats", "2"], 2, marks=pytest.mark.slow),
+        pytest.param("batch", ["--values", "1,2", "--repeats", "2"], 2, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_study_does_what_is_missing(
+    tiny, name, options, parts, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BATCH", 1)
+    monkeypatch.setattr(memory, "PUBLISHED", ())
+    monkeypatch.setattr(acceptance, "SCHEDULES", ("parallel",))
+    some = {choice: ablation.CHOICES[choice] for choice in (ablation.WHOLE, "uniform")}
+    monkeypatch.setattr(ablation, "CHOICES", some)
+    append, written = Journal.append, []
+
+    def one_part(self, value) -> None:
+        append(self, value)
+        written.append(value)
+        if len(written) == 2:  # the settings and a part
+            raise KeyboardInterrupt
+
+    words = ["study", name, "--clips", "2", *options]
+    out = tmp_path / "out"
+    monkeypatch.setattr(Journal, "append", one_part)
+    assert main([*words, "--out", str(out)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [f"{name}.partial.jsonl"]
+    other = ["--border", "2"] if name == "position-bias" else ["--clips", "3"]
+    assert main([*words, *other, "--out", str(out)]) == 2
+    assert "unfinished study with other settings" in capsys.readouterr().err
+    rows = studied(capsys, tmp_path, name, "--clips", "2", *options)
+    assert len(written) == 1 + parts
+    assert {path.suffix for path in out.iterdir()} == {".csv", ".png"}
+    unbroken = studied(capsys, tmp_path / "whole", name, "--clips", "2", *options)
+    counted = [
+        {key: row[key] for key in row if key in COUNTED or name in ("position-bias", "memory")}
+        for row in (*rows, *unbroken)
+    ]
+    assert counted[: len(rows)] == counted[len(rows) :] and any(counted)
 
 
 @pytest.mark.parametrize("name", ["position-bias", "ablation", "memory"])

@@ -1,11 +1,15 @@
 """Ways of decoding are timed in turns and held to the target's own tokens."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hippo_jax.benchmark.measure import Summary
+from hippo_jax.benchmark.acceptance import counters_of, plain_counters
+from hippo_jax.benchmark.measure import Once, Summary, directly
 from hippo_jax.benchmark.timed import Answers, Decoder
 from hippo_jax.decoding.generate import Generation
 from hippo_jax.decoding.stats import SpeculationStats, joined
@@ -39,13 +43,14 @@ def says(tokens: list[list[int]], turns: list[str], name: str, rounds: list[int]
     return Decoder(lambda inputs: None, finish, prefilled=0)
 
 
-def ways(tokens: list[list[int]], turns: list[str]):
+def ways(tokens: list[list[int]], turns: list[str], once: Once = directly):
     decoders = {
         PLAIN: says([[1, 2, 3], [4, 5, 9]], turns, PLAIN),
         "other": says(tokens, turns, "other", [2, 1]),
     }
     prompts = {name: [None] for name in decoders}
-    return measure_ways(prompts, decoders, {"other": PLAIN}, 2, lambda line: None)[0]
+    plain = {"other": PLAIN}
+    return measure_ways(prompts, decoders, plain, 2, lambda line: None, once=once)[0]
 
 
 def test_ways_take_turns_and_their_counters_are_pooled() -> None:
@@ -60,8 +65,29 @@ def test_ways_take_turns_and_their_counters_are_pooled() -> None:
 
 @pytest.mark.parametrize("tokens", [[[1, 2, 7], [4, 5, 0]], [[1, 2, 3], [4, 6, 0]]])
 def test_a_lossy_answer_is_an_error(tokens: list[list[int]]) -> None:
+    finished: list[str] = []
+
+    def once(part: str, work: Callable[[], Any]) -> Any:
+        found = work()
+        finished.append(part)  # here a turn is written down
+        return found
+
     with pytest.raises(HippoError, match=r"not the target's own tokens \(other\)"):
-        ways(tokens, [])
+        ways(tokens, [], once)
+    assert not finished
+
+
+def test_a_turn_of_an_earlier_run_is_not_measured_again() -> None:
+    times = {"prefill_s": 1.0, "decode_ms_per_token": 2.0, "whole_s": 3.0}
+    turns: list[str] = []
+
+    def once(part: str, work: Callable[[], Any]) -> Any:
+        return {PLAIN: times, "other": {"whole_s": 7.0}} if part == "turn 1" else work()
+
+    found = ways([[1, 2, 3], [4, 5, 0]], turns, once)
+    assert turns == [PLAIN, "other"] * 3  # to compile, to warm up, and the second turn
+    assert found["other"].times["whole_s"].high == 7.0 > found["other"].times["whole_s"].low
+    assert found["other"].answers.tokens == [[1, 2, 3], [4, 5]]
 
 
 def test_rows_wait_for_the_slowest_of_their_batch() -> None:
@@ -92,6 +118,15 @@ def test_points_of_a_chart_are_numbers_alone() -> None:
     assert point(Summary(2.0, 1.0, 3.0)) == (2.0, 1.0, 3.0)
     assert point(4) == (4.0, 4.0, 4.0)
     assert point("") is point(None) is None
+
+
+def test_counters_survive_being_written_down() -> None:
+    known = counted([1, 2])
+    found = counters_of(json.loads(json.dumps(plain_counters(known))))
+    whole = joined([found, found])
+    assert (whole.mat, whole.rounds.tolist()) == (known.mat, [1, 2, 1, 2])
+    assert whole.acceptance_rate == known.acceptance_rate
+    assert whole.tokens_per_round == known.tokens_per_round
 
 
 def test_counters_of_prompts_of_two_sizes_are_pooled() -> None:
