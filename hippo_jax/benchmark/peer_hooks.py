@@ -57,7 +57,8 @@ def unsaid(assistant: Any, tokens: Sequence[int], until: int) -> Iterator[None]:
 
 class Unlooked:
     """The same for prompt lookup: a logits processor that forbids ``tokens`` as long as a sequence
-    is shorter than ``until``."""
+    is shorter than ``until``. It asks the same processor for what it looks up and for what the
+    target says, so the target does not say them there either."""
 
     def __init__(self, tokens: Sequence[int], until: int) -> None:
         self.tokens, self.until = list(tokens), until

@@ -60,7 +60,7 @@ def compiled(peer: TransformersPeer, new_tokens: int) -> Way:
 
     on_cpu = peer.model.device.type == "cpu"
     config = CompileConfig(mode="default") if on_cpu else CompileConfig()
-    # Else a CPU runs eagerly, with no more than a warning.
+    # Without it a CPU runs eagerly, with no more than a warning.
     config._compile_all_devices = True  # type: ignore[assignment]
 
     def way(prompt: Prompt, window: int, clock: Clock) -> Any:
@@ -155,14 +155,18 @@ def turn(
 @contextmanager
 def _quick(torch: Any, threads: int | None) -> Iterator[None]:
     """Settings of the process, set back at the end. A GPU may multiply float32 in TF32, as jax does
-    by default."""
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    by default; what transformers remarks on its own arguments is kept quiet."""
+    from transformers.utils import logging
+
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), logging.get_verbosity()
     if threads is None:
         torch.set_float32_matmul_precision("high")
     else:
         torch.set_num_threads(threads)
+    logging.set_verbosity_error()
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
+        logging.set_verbosity(before[2])

@@ -180,8 +180,9 @@ def test_a_script_is_said_and_decides_what_is_accepted(few: None) -> None:
 def test_answers_end_behind_an_end_token_only_if_asked(few: None) -> None:
     whole = plain_tokens(target())
     model = tiny.convert(tiny.hf_model())
-    model.config = replace(model.config, eos_token_ids=(whole[10], 199))
-    until = whole[: whole.index(whole[10]) + 1]
+    unsaid = next(token for token in range(tiny.VOCAB) if token not in whole)
+    model.config = replace(model.config, eos_token_ids=(unsaid, whole[5]))
+    until = whole[: whole.index(whole[5]) + 1]
     for stop, expected in ((True, until), (False, whole)):
         found = peers.transformers_ways(model, None, [tiny.video_row()], NEW, stop=stop)
         for name, run in found.runs.items():
@@ -257,17 +258,30 @@ def test_models_of_two_vocabularies_are_not_assisted(few: None) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_answer_is_the_plain_one() -> None:
+@pytest.mark.parametrize("scripted", [False, True])
+def test_compiled_answers_are_the_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, scripted: bool
+) -> None:
     from torch._dynamo.utils import counters
 
-    prompt = target().inputs(tiny.video_row())
-    way = compiled(TransformersPeer(tiny.model()), NEW)
+    monkeypatch.setattr(peers, "TRIALS", 1)
+    monkeypatch.setattr(peers, "cores", lambda: 1)
+    rows, peer = [tiny.batch_rows()[1], tiny.video_row()], TransformersPeer(tiny.model())
+    assert len(rows[0].ids) < len(rows[1].ids)
+    if scripted:
+        say(peer, script().target)
+    prompts = [peer.inputs(row) for row in rows]
+    expected = [plain_tokens(peer, row) for row in rows]
+    assert (expected == [plain_tokens(target(), row) for row in rows]) is not scripted
     counters.clear()
-    assert said(way, prompt)[0] == plain_tokens(target())
+    way = compiled(peer, NEW)
+    best = peers._best(torch, way, prompts, (0,))
     frames = counters["frames"]["ok"]
     assert frames
-    assert said(way, prompt)[0] == plain_tokens(target())
-    assert counters["frames"]["ok"] == frames  # the second answer compiled nothing
+    answers = peers.Answers()
+    peers.turn(torch, way, prompts, best.window, best.threads, answers)()
+    assert answers.tokens == expected and answers.rounds == 0
+    assert counters["frames"]["ok"] == frames  # nothing is compiled in a measured turn
 
 
 @pytest.mark.slow
