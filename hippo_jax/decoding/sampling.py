@@ -22,6 +22,7 @@ from hippo_jax.errors import HippoError
 Role = Literal[0, 1]
 TARGET_ROLE: Role = 0
 MASKED = -1e30
+LONG, RUN = 4096, 128  # ids from which ``likeliest`` goes by runs, and ids of a run
 
 
 def _is_number(value: Any) -> bool:
@@ -171,6 +172,24 @@ def gumbel_noise(
     return flat.reshape(*rows.shape, vocab_size)
 
 
+def likeliest(scores: jax.Array) -> jax.Array:
+    """Id of the largest score, the lowest of those that tie: ``[..., V]`` -> int32 ``[...]``.
+
+    As ``jnp.argmax``, whose pairs of values and indices XLA's CPU compiler does not vectorise. Over
+    many ids the largest score of each run of them is found first, a plain reduction, then the
+    largest run, then the id in it. Never by a search for the largest value: a program may compute a
+    score twice, and otherwise rounded.
+    """
+    size = scores.shape[-1]
+    width = math.gcd(size, RUN)
+    if size < LONG or width < RUN // 4:
+        return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    runs = scores.reshape(*scores.shape[:-1], size // width, width)
+    first = jnp.argmax(jnp.max(runs, axis=-1), axis=-1)
+    chosen = jnp.take_along_axis(runs, first[..., None, None], axis=-2)[..., 0, :]
+    return (first * width + jnp.argmax(chosen, axis=-1)).astype(jnp.int32)
+
+
 def draw(
     logits: jax.Array,
     sampler: Sampler,
@@ -187,4 +206,4 @@ def draw(
     if isinstance(sampler, Sampling):
         assert key is not None
         logits = logits + gumbel_noise(key, rows, positions, logits.shape[-1])
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return likeliest(logits)

@@ -22,6 +22,7 @@ from hippo_jax.decoding.sampling import (
     Sampler,
     Sampling,
     gumbel_noise,
+    likeliest,
     process,
 )
 
@@ -63,7 +64,7 @@ def propose(
         assert key is not None
         role = DRAFT_ROLE if is_maximal(sampler) else TARGET_ROLE
         scores = law + gumbel_noise(key, rows, positions, law.shape[-1], role)
-    return jnp.argmax(scores, axis=-1).astype(jnp.int32), law
+    return likeliest(scores), law
 
 
 def judge(
@@ -97,7 +98,7 @@ def judge(
         if isinstance(sampler, Sampling):
             assert key is not None
             law = law + gumbel_noise(key, rows, positions, size)
-        choice = jnp.argmax(law, axis=-1).astype(jnp.int32)
+        choice = likeliest(law)
         return choice, choice == proposed
 
     assert key is not None and laws is not None
@@ -114,7 +115,7 @@ def judge(
     rest = jnp.where(jnp.sum(rest, axis=-1, keepdims=True) > 0, rest, p)
     noise = gumbel_noise(key, rows, positions, size)
     scores = jnp.where(rest > 0, jnp.log(jnp.maximum(rest, 1e-38)) + noise, -jnp.inf)
-    other = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    other = likeliest(scores)
     return jnp.where(agree, proposed, other), agree
 
 

@@ -46,6 +46,7 @@ class Sizes:
         asked: tokens of the text behind the video, whose attention scores the visual tokens.
         tower: what its vision tower holds, ``None`` for text alone.
         score_bytes: bound of one block of attention scores, see ``architectures.attention``.
+        in_turn: whether heads go one after the other where that bound is met (on a CPU).
     """
 
     config: VideoLMConfig
@@ -57,6 +58,7 @@ class Sizes:
     asked: int
     tower: TowerLoad | None
     score_bytes: int
+    in_turn: bool
 
     def parts(self, axis: str) -> int:
         """Into how many parts a logical axis is split."""
@@ -135,7 +137,7 @@ def tower_stages(sizes: Sizes) -> TowerStages:
     heads = vision.num_heads // sizes.parts("vision_heads")
     own = residual * heads // vision.num_heads
     scores, block = max(
-        (_segment_scores(heads, own, group, sizes.score_bytes) for group in load.groups), key=sum
+        (_segment_scores(sizes, heads, own, group) for group in load.groups), key=sum
     )
     cast = 0 if item == FLOAT32 else load.rows * vision.patch_dim * item
     return TowerStages(
@@ -151,15 +153,23 @@ def tower_stages(sizes: Sizes) -> TowerStages:
     )
 
 
-def _segment_scores(heads: int, own: int, group: tuple[int, int], bound: int) -> tuple[int, int]:
+def _segment_scores(sizes: Sizes, heads: int, own: int, group: tuple[int, int]) -> tuple[int, int]:
     """``TowerStages.scores`` and ``block`` of one group of segments; one of them is 0."""
-    count, size = group
+    (count, size), bound = group, sizes.score_bytes
     together = bound // (FLOAT32 * heads * size * size)
     if 2 * together > count:  # a loop of one step is none
         return 2 * FLOAT32 * heads * size * size * count, 0
-    rows = size if together else max(8, bound // (FLOAT32 * heads * size))
-    block = max(1, together) * FLOAT32 * heads * size * rows
+    if together:
+        block = together * FLOAT32 * heads * size * size
+    else:
+        block = _block(size, FLOAT32 * (1 if sizes.in_turn else heads) * size, bound)
     return 0, 2 * block + own * max(1, together) // count
+
+
+def _block(length: int, row: int, bound: int) -> int:
+    """Bytes of one of the even blocks that ``length`` rows of ``row`` bytes are cut into."""
+    blocks = math.ceil(length / max(8, bound // row))
+    return math.ceil(length / blocks) * row
 
 
 def prefill_bytes(sizes: Sizes) -> int:
@@ -221,17 +231,17 @@ def _causal(sizes: Sizes) -> _Causal:
     others wait. A loop holds one block, twice."""
     heads = sizes.config.text.num_heads // sizes.parts("q_heads")
     tokens, batch, bound = sizes.prompt, sizes.batch, sizes.score_bytes
+    in_turn = kv_heads(sizes.config, sizes.devices) if sizes.in_turn else 1
     segments = max(1, min(MAX_CAUSAL_SEGMENTS, tokens // MIN_CAUSAL_SEGMENT))
     length = math.ceil(tokens / segments)
     waiting: list[int] = []
     block = looped = cut = 0
     for start in range(0, tokens, length):
         end = min(tokens, start + length)
-        row = FLOAT32 * batch * heads * end
-        rows = max(8, min(end - start, bound // row))
-        if rows < end - start:
-            looped += end - start
-            block = max(block, rows * row)
+        row, rows = FLOAT32 * batch * heads * end, end - start
+        if rows * row > bound:
+            looped += rows
+            block = max(block, _block(rows, row // in_turn, bound))
         else:
             waiting.append(rows * row)
         cut += end if end < tokens else 0
@@ -250,8 +260,10 @@ def choosing_bytes(sizes: Sizes) -> int:
     before and behind the mask, and unit vectors float32 ``[N, D]``."""
     heads = sizes.config.text.num_heads // sizes.parts("q_heads")
     row = FLOAT32 * sizes.batch * heads * sizes.prompt
-    rows = min(sizes.asked, max(8, sizes.score_bytes // row))
-    return 2 * rows * row + sizes.visual * sizes.config.text.hidden_size * FLOAT32
+    return (
+        2 * _block(sizes.asked, row, sizes.score_bytes)
+        + sizes.visual * sizes.config.text.hidden_size * FLOAT32
+    )
 
 
 def round_bytes(sizes: Sizes, width: int, slots: int) -> int:

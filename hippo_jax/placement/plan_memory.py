@@ -181,6 +181,7 @@ def plan_memory(
         asked=bucket(call.text_tokens, 32),
         tower=read.load(target),
         score_bytes=held.score_bound(platform),
+        in_turn=platform == "cpu",
     )
     capacity = bucket(call.max_new_tokens, 32)
     found = []

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from hippo_jax.architectures import cache as kv
 from hippo_jax.architectures.tensor_parallel import on_devices
 from hippo_jax.architectures.video_lm import VideoLM
+from hippo_jax.decoding.sampling import likeliest
 
 
 def compiled_forwards(
@@ -41,7 +42,7 @@ def _forwards(
             places = (next_position + slot)[:, None] + jnp.arange(width)
             positions = jnp.broadcast_to(places, (3, batch, width))
             logits, blocks = model.forward_block(fed, positions, cache, slot)
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32), kv.write(cache, blocks, slot)
+            return likeliest(logits), kv.write(cache, blocks, slot)
 
         fed = jnp.zeros((batch, width), jnp.int32)
         return jax.lax.fori_loop(0, steps, step, (fed, cache))[0]

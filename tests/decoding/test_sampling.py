@@ -3,9 +3,13 @@
 import math
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from support import checks_decoding
 
+from hippo_jax.decoding import sampling
 from hippo_jax.decoding.sampling import Greedy, Sampling
 from hippo_jax.errors import HippoError
 
@@ -71,3 +75,16 @@ def test_settings_of_a_damaged_checkpoint(tmp_path, text):
     with pytest.raises(HippoError, match="cannot be used") as caught:
         Sampling.from_model(SimpleNamespace(source=str(tmp_path)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [7, 512, 4096, 32_000, 32_001, 151_936, 152_064, 152_000])
+def test_likeliest_is_argmax(size: int) -> None:
+    """Random scores, ties, the ends, and rows of one number."""
+    scores = np.random.default_rng(size).standard_normal((2, 6, size)).astype(np.float32)
+    scores[0, 1] = np.round(scores[0, 1])
+    scores[0, 2] = sampling.MASKED
+    scores[0, 3, -1] = scores[0, 4, 0] = 9
+    scores[0, 5, [size // 3, size - 1]] = 9
+    got = jax.jit(sampling.likeliest)(scores)
+    assert got.dtype == jnp.int32
+    np.testing.assert_array_equal(got, scores.argmax(-1))
