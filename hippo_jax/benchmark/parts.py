@@ -88,7 +88,8 @@ def make_parts(
         return relevance.scores(), model.end_prefill(inputs, begun, capacity + gamma)[1]
 
     def select(model: VideoLM, inputs: ModelInputs, scores: Any, visual: jax.Array) -> Any:
-        context = SelectionContext(inputs, ratio, scores, visual, scoring)
+        features = model.visual_features(inputs, visual)
+        context = SelectionContext(inputs, ratio, scores, features, scoring)
         return select_tokens(selector_scores(context), inputs, ratio, scope=scope(scoring))
 
     def read(model: VideoLM, inputs: ModelInputs, kept: jax.Array, visual: jax.Array) -> Any:

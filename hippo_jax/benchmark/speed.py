@@ -52,7 +52,7 @@ def measure_speed(
     (``peak_bytes``: arguments, results and temporaries of the larger one; ``None`` for peers), and
     ``"speed"``: the target's time divided by the way's own, without prefill (``"decode"``) and with
     it (``"whole"``). ``"same_tokens"`` of a way says whether it gave the target's tokens; the draft
-    alone is asked for none.
+    alone is asked for none. ``"over_peer"``: see there.
 
     ``"parts"``: milliseconds of each part alone, ``"of_matmul"``: operations of its products a
     second as a fraction of the measured matmul rate, ``"of_copy"``: bytes of weights and cache that
@@ -124,6 +124,8 @@ def measure_speed(
     results = interleave(every, repeats, report)
     limits = results[CEILINGS]
     kept = answers[SEQUENTIAL].pooled.kept_visual_tokens
+    ours = {name: results[name] for name in runs if name in decoders}
+    plain_peers = {name: results[name] for name in runs if name.startswith(f"{PEER}, plain")}
     return {
         "machine": machine(),
         "case": {
@@ -145,11 +147,29 @@ def measure_speed(
             for name, part in parts.items()
         },
         "peer": peer_said,
+        "over_peer": over_peer(ours, plain_peers),
         "same_tokens": all(
             found.tokens == answers[PLAIN].tokens
             for name, found in answers.items()
             if name != DRAFT
         ),
+    }
+
+
+def over_peer(
+    ours: Mapping[str, Mapping[str, Summary]], plain: Mapping[str, Mapping[str, Summary]]
+) -> dict[str, dict[str, float]]:
+    """How many times as fast as the peer's best plain decoding each way is: ``"first"`` until the
+    first token, ``"decode"`` behind it, ``"whole"`` in all, each against the best of its own kind.
+    Nothing without a peer, nor for the draft alone, whose text is another."""
+    if not plain:
+        return {}
+    times = {"first": "prefill_s", "decode": "decode_ms_per_token", "whole": "whole_s"}
+    best = {what: min(found[what].median for found in plain.values()) for what in times.values()}
+    return {
+        name: {short: best[what] / found[what].median for short, what in times.items()}
+        for name, found in ours.items()
+        if name != DRAFT
     }
 
 

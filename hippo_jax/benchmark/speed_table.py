@@ -71,6 +71,11 @@ def _ways(outcome: Mapping[str, Any]) -> Iterator[str]:
     yield f"same tokens as the target alone: {'NO: ' + ', '.join(others) if others else 'yes'}"
     if outcome["peer"]:
         settings = outcome["peer"]["settings"].items()
+        for name, times in outcome["over_peer"].items():
+            yield (
+                f"{name}: {times['decode']:.2f} times the peer's best plain decoding without "
+                f"prefill, {times['whole']:.2f} with it, {times['first']:.2f} to the first token"
+            )
         yield "peer: " + ", ".join(f"{name} {value}" for name, value in settings if name != "rows")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hippo_jax.benchmark import kept_run
 from hippo_jax.errors import HippoError
+from hippo_jax.resources import pair_names
 
 
 def summary(median: float, spread: float = 0.05) -> dict:
@@ -68,3 +69,9 @@ def test_another_file_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(HippoError, match="hippo bench --out") as found:
         kept_run.read_run(path)
     assert "\n" not in str(found.value)
+
+
+def test_every_pair_has_its_last_run_beside_its_card() -> None:
+    for name in pair_names():
+        found = kept_run.read_run(kept_run.kept_file(name))
+        assert found["case"]["name"] == name and found["same_tokens"] is True

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
-from support import bench_sizes
+from support import bench_sizes, small_sizes
 
-from hippo_jax.architectures.published import published_names
-from hippo_jax.benchmark import ceilings, parts, shapes, speed
+from hippo_jax.architectures.config import VideoLMConfig
+from hippo_jax.architectures.published import published, published_names
+from hippo_jax.architectures.registry import family_of
+from hippo_jax.benchmark import cases, ceilings, parts, shapes, speed
 from hippo_jax.benchmark.cases import Case, pair_case, shape_case
 from hippo_jax.benchmark.measure import Summary, interleave
 from hippo_jax.benchmark.speed_table import as_table
@@ -80,6 +82,20 @@ def test_figures_hang_together(outcome: dict) -> None:
         assert found["tokens_per_round"] == pytest.approx(per_round)
         most = GAMMA if name == speed.PARALLEL else GAMMA + 1
         assert 1 <= found["tokens_per_round"] <= most
+
+
+def test_a_way_is_held_against_the_best_of_the_peers_plain_ones() -> None:
+    def times(first: float, decode: float, whole: float) -> dict[str, Summary]:
+        names = ("prefill_s", "decode_ms_per_token", "whole_s")
+        return {n: Summary(t, t, t) for n, t in zip(names, (first, decode, whole), strict=True)}
+
+    ours = {speed.PLAIN: times(1, 2, 4), speed.DRAFT: times(1, 1, 1), "sequential": times(2, 1, 2)}
+    peers = {"eager": times(3, 6, 8), "compiled": times(4, 4, 9)}
+    assert speed.over_peer(ours, peers) == {
+        speed.PLAIN: {"first": 3, "decode": 2, "whole": 2},
+        "sequential": {"first": 1.5, "decode": 4, "whole": 4},
+    }
+    assert speed.over_peer(ours, {}) == {}
 
 
 def test_memory_counts_the_weights_of_whoever_works(outcome: dict, case: Case) -> None:
@@ -206,3 +222,31 @@ def test_what_cannot_be_measured_is_one_line(capsys, words: list[str]) -> None:
     assert program.main(["bench", *words]) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "draft"),
+    [
+        ("qwen2.5-vl-7b", "qwen2.5-vl-3b"),
+        ("qwen2-vl-7b", "qwen2-vl-2b"),
+        ("qwen3-vl-4b", "qwen3-vl-2b"),
+        ("llava-onevision-7b", "llava-onevision-0.5b"),
+        ("internvl3-2b", "internvl3-1b"),
+    ],
+)
+def test_every_family_is_measured(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published shapes made small, vocabularies and special ids as they are."""
+
+    def config(name: str) -> VideoLMConfig:
+        found = published(name)
+        return family_of(found.model_type).config_from_hf(small_sizes.small(name), None)
+
+    monkeypatch.setattr(cases, "shape_config", config)
+    monkeypatch.setattr(ceilings, "COPIED_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(ceilings, "SIDES", {"cpu": ((64, 64, 64),)})
+    case = shape_case(target, draft, 16, recording="demo", frames=4, size=(56, 84))
+    found = speed.measure_speed(case, repeats=1, gamma=3)
+    assert found["same_tokens"] is True
+    assert found["ways"][speed.PARALLEL]["tokens"] == 16
+    assert found["ways"][speed.SEQUENTIAL]["tokens_per_round"] > 2
