@@ -327,8 +327,3 @@ def _logits_at(model: VideoLM, inputs: ModelInputs, columns: jax.Array) -> jax.A
 def abstract_model(config: VideoLMConfig) -> VideoLM:
     """The model with ``jax.ShapeDtypeStruct`` leaves: shapes without memory."""
     return nnx.eval_shape(lambda: VideoLM(config, rngs=nnx.Rngs(0)))
-
-
-def random_model(config: VideoLMConfig, seed: int = 0) -> VideoLM:
-    """A float32 model with random weights, made in one compiled program."""
-    return jax.jit(lambda key: VideoLM(config, rngs=nnx.Rngs(key)))(jax.random.key(seed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class TransformersPeer:
         HippoError: another family than Qwen2.5-VL, int8 weights.
     """
 
-    def __init__(self, model: VideoLM, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(self, model: VideoLM, device: str = "cpu") -> None:
         self.torch = torch = require_torch()
         if model.config.family != FAMILY:
             raise HippoError(
@@ -50,8 +49,6 @@ class TransformersPeer:
             raise HippoError("the peer takes no int8 weights: load the model without quantize")
         from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-        if threads is not None:
-            torch.set_num_threads(threads)
         self.config, self.family = model.config, model.family
         self.placeholders = (model.config.image_token_id, model.config.video_token_id)
         config = Qwen2_5_VLConfig(**hf_config(model.config))
@@ -108,16 +105,6 @@ class TransformersPeer:
                 found[pixels] = torch.from_numpy(patches).to(device)
                 found[f"{kind}_grid_thw"] = torch.tensor([item.grid for item in items]).to(device)
         return found
-
-    def run(self, inputs: dict[str, Any], new_tokens: int, **options: Any) -> tuple[float, list]:
-        """Greedy tokens, without an end, and the seconds they took."""
-        with self.torch.inference_mode():
-            begin = time.perf_counter()
-            out = self.model.generate(
-                **inputs, max_new_tokens=new_tokens, do_sample=False, **options
-            )
-            seconds = time.perf_counter() - begin
-        return seconds, out[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def _tensor(torch: Any, array: np.ndarray) -> Any:
