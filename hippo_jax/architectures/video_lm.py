@@ -11,15 +11,12 @@ import numpy as np
 from flax import nnx
 
 from hippo_jax.architectures import cache as kv
-from hippo_jax.architectures.attention import (
-    cached_attention,
-    causal_attention,
-    rows_attention,
-)
+from hippo_jax.architectures.attention import cached_attention, rows_attention
 from hippo_jax.architectures.cache import PartialPrefill
 from hippo_jax.architectures.config import VideoLMConfig
 from hippo_jax.architectures.decoder import AfterLayer, Decoder, Keep
 from hippo_jax.architectures.int8 import INT8
+from hippo_jax.architectures.prompt_attention import Kernel, prompt_attention
 from hippo_jax.architectures.registry import Family, family_of
 from hippo_jax.architectures.sharding import Home
 from hippo_jax.architectures.tensor_parallel import Shards, on_devices
@@ -41,6 +38,8 @@ class VideoLM(nnx.Module):
         config: sizes and special ids (static).
         source: directory with the tokenizer and processor files, or ``None`` (static).
         home: the devices that share its weights, or ``None`` (static).
+        attention: by which kernel prompts attend to themselves, see ``prompt_attention`` (static;
+            set it before the model is used).
         shards: inside a program over these devices, how they talk to each other.
     """
 
@@ -48,6 +47,7 @@ class VideoLM(nnx.Module):
         self.config = config
         self.source = source
         self.home: Home | None = None
+        self.attention: Kernel = "blocks"
         self.shards: Shards | None = None
         self.vision = family_of(config.family).vision_tower(config.vision, rngs=rngs)
         self.decoder = Decoder(config.text, rngs=rngs)
@@ -181,7 +181,7 @@ class VideoLM(nnx.Module):
         return self.decoder.run_layers(
             x,
             jnp.asarray(inputs.positions),
-            lambda layer, q, k, v: causal_attention(q, k, v),
+            lambda layer, q, k, v: prompt_attention(q, k, v, self.attention),
             after_layer=self._add_deep(inputs, self._deep_rows(visual)),
         )
 
@@ -251,7 +251,9 @@ class VideoLM(nnx.Module):
             last = layer == count - 1
             if observe is not None:
                 observe(layer, q if last else _pick(q, queries), k)
-            return rows_attention(q, k, v, columns) if last else causal_attention(q, k, v)
+            if last:
+                return rows_attention(q, k, v, columns)
+            return prompt_attention(q, k, v, self.attention)
 
         keep = (lambda x: _pick(x, columns)) if stop == count else None
         hidden, blocks = self.decoder.run_layers(

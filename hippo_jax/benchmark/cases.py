@@ -67,6 +67,7 @@ class Case:
             "name": self.name,
             "parameters": {"target": count(self.pair.target), "draft": count(self.pair.draft)},
             "dtype": jax.numpy.dtype(self.pair.target.dtype).name,
+            "attention": self.pair.target.attention,
             "prompts": len(self.rows),
             "prompt_tokens": max(len(row.ids) for row in self.rows),
             "max_new_tokens": self.new_tokens,

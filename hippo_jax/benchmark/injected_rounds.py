@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hippo_jax.architectures.sharding import TENSOR_AXIS
+from hippo_jax.benchmark import role_rounds
 from hippo_jax.benchmark.injected import Work, injected_pair, tiny_prompt
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.inputs.model_inputs import ModelInputs
 from hippo_jax.placement.pair import ModelPair
 from hippo_jax.placement.placement import Placement
-from hippo_jax.scheduling import programs, sides, two_meshes
+from hippo_jax.scheduling import programs, two_meshes
 from hippo_jax.scheduling.plan import Plan, make_plan
 
 Answer = tuple[list[int], int]
@@ -92,41 +93,12 @@ class InjectedRounds:
         return lambda: _answer(two_meshes.run(target, draft, threads=threads))
 
     def target_alone(self) -> Callable[[], None]:
-        """The target's program of a round, again and again. It hears the same chunk each time:
-        that makes other tokens and the same work."""
-        side, draft = self._sides()
-        call, chunk = side.call, side.call.on_target(draft.proposal)
-
-        def go() -> None:
-            state = side.state
-            for _ in range(self.rounds):
-                state, _, _ = sides.target_verifies(
-                    call.target, state, chunk, side.said, *call.target_constants, call.plan
-                )
-            jax.block_until_ready(state)
-
-        return go
+        """The target's program of a round, again and again."""
+        return role_rounds.target_alone(*self._sides(), self.rounds)
 
     def draft_alone(self) -> Callable[[], None]:
-        """The same for the draft, which hears the same verdict each time."""
-        target, side = self._sides()
-        call, said = side.call, side.call.on_draft(target.said)
-
-        def go() -> None:
-            state = side.state
-            for _ in range(self.rounds):
-                state, _ = sides.draft_proposes(
-                    call.draft,
-                    state,
-                    side.proposal,
-                    said,
-                    *call.draft_constants,
-                    call.plan,
-                    call.vocab_size,
-                )
-            jax.block_until_ready(state)
-
-        return go
+        """The draft's."""
+        return role_rounds.draft_alone(*self._sides(), self.rounds)
 
     def _sides(self) -> tuple[two_meshes.TargetSide, two_meshes.DraftSide]:
         pair = self.meshes

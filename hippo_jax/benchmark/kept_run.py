@@ -16,6 +16,8 @@ from hippo_jax.errors import HippoError
 from hippo_jax.resources import pair_directory
 
 NAME = "bench.json"  # beside a pair's card
+SAME = ("name", "dtype", "attention", "visual_tokens", "max_new_tokens", "gamma", "keep_ratio")
+FORMER = {"attention": "blocks"}  # what runs did that do not say
 ALLOWED = 1.1  # times as long
 PARTS = ("machine", "case", "ceilings", "ways", "parts")  # of an outcome
 
@@ -92,8 +94,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     Raises:
         HippoError: they measured different things.
     """
-    for name in ("name", "dtype", "visual_tokens", "max_new_tokens", "gamma", "keep_ratio"):
-        old, new = before["case"].get(name), after["case"].get(name)
+    for name in SAME:
+        old, new = (run["case"].get(name, FORMER.get(name)) for run in (before, after))
         if old != new:
             raise HippoError(
                 f"the runs cannot be compared: {name} is {old!r} in the kept one and {new!r} now"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from hippo_jax.benchmark.acceptance import figures
@@ -18,6 +19,7 @@ from hippo_jax.benchmark.ceilings import CEILINGS, COPY, MATMUL, ceilings
 from hippo_jax.benchmark.measure import Run, Summary, interleave, machine
 from hippo_jax.benchmark.parts import Part, make_parts
 from hippo_jax.benchmark.timed import Answers, Decoder, hippo_decoder, plain_decoder, timed
+from hippo_jax.benchmark.two_devices import overlap, roles_alone, side_by_side, two_mesh_decoder
 from hippo_jax.decoding.config import HippoConfig
 from hippo_jax.errors import HippoError
 from hippo_jax.inputs.model_inputs import ModelInputs
@@ -33,6 +35,7 @@ WAYS = {
     PARALLEL: HippoConfig(schedule="parallel"),
 }
 PEER = "transformers"
+APART, ROLES = "parallel, draft on {}", "roles alone"
 
 
 def measure_speed(
@@ -42,6 +45,7 @@ def measure_speed(
     gamma: int,
     keep_ratio: float | None = None,
     peer: str | None = None,
+    draft_on: jax.Device | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Decode the case in every way, and run each part of a call alone.
@@ -54,6 +58,9 @@ def measure_speed(
     it (``"whole"``). ``"same_tokens"`` of a way says whether it gave the target's tokens; the draft
     alone is asked for none. ``"over_peer"``: see there.
 
+    ``"overlap"``, with ``draft_on``: milliseconds of each role's program of a round alone and of a
+    round of both, and that over the slower role's and over the sum.
+
     ``"parts"``: milliseconds of each part alone, ``"of_matmul"``: operations of its products a
     second as a fraction of the measured matmul rate, ``"of_copy"``: bytes of weights and cache that
     it reads a second as a fraction of the measured copy bandwidth. A small model may be read from
@@ -63,6 +70,8 @@ def measure_speed(
         gamma: tokens of a chunk.
         keep_ratio: what the draft sees; ``None``: the default.
         peer: ``"transformers"``: its own ways too, on the same weights.
+        draft_on: a device beside the target's. The parallel schedule is then also measured with a
+            copy of the draft there, in that device's own dtype, as two programs side by side.
 
     Raises:
         HippoError: numbers that do not fit; no torch for the peer.
@@ -82,6 +91,13 @@ def measure_speed(
             for name, config in configs.items()
         },
     }
+    alone: dict[str, Run] = {}
+    if draft_on is not None:
+        apart = side_by_side(pair, draft_on)
+        way = APART.format(draft_on.platform)
+        own_config = configs[PARALLEL]
+        decoders[way] = two_mesh_decoder(apart, case.new_tokens, own_config, case.end_tokens)
+        alone[ROLES] = roles_alone(apart, prompts[0], case.new_tokens, own_config)
     answers = {name: Answers() for name in decoders}
     runs: dict[str, Run] = {}
     memory: dict[str, int | None] = {}
@@ -118,6 +134,7 @@ def measure_speed(
     parts = make_parts(pair, prompts[0], plan, every=True)
     every = {
         **runs,
+        **alone,
         **{f"part: {name}": part.run for name, part in parts.items()},
         CEILINGS: ceilings(pair.target.dtype),
     }
@@ -146,6 +163,9 @@ def measure_speed(
             name: _part(results[f"part: {name}"]["ms"], part, limits)
             for name, part in parts.items()
         },
+        "overlap": None
+        if draft_on is None
+        else overlap(apart, results[ROLES], results[way]["decode_ms_per_round"]),
         "peer": peer_said,
         "over_peer": over_peer(ours, plain_peers),
         "same_tokens": all(
@@ -174,7 +194,8 @@ def over_peer(
 
 
 def _peak(decoder: Decoder, inputs: ModelInputs) -> int | None:
-    """Bytes of the larger of a decoder's programs; ``None`` where a backend does not say."""
+    """Bytes of the larger of a decoder's programs; ``None`` where a backend does not say, or the
+    programs are many."""
     found = []
     for program in decoder.programs(inputs):
         memory = program.memory_analysis()
@@ -186,7 +207,7 @@ def _peak(decoder: Decoder, inputs: ModelInputs) -> int | None:
             + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes
         )
-    return max(found)
+    return max(found, default=None)
 
 
 def _way(

@@ -23,8 +23,9 @@ def _head(outcome: Mapping[str, Any]) -> Iterator[str]:
     millions = {role: number / 1e6 for role, number in case["parameters"].items()}
     yield (
         f"{case['name']}: target {millions['target']:.4g} M and draft {millions['draft']:.4g} M "
-        f"parameters, {case['dtype']}; {case['visual_tokens']} visual tokens "
-        f"({case['kept_visual_tokens']} kept), {case['prompts']} prompts, "
+        f"parameters, {case['dtype']}, attention by {case['attention']}; "
+        f"{case['visual_tokens']} visual tokens ({case['kept_visual_tokens']} kept), "
+        f"{case['prompts']} prompts, "
         f"{outcome['ways'][PLAIN]['tokens']} new tokens in all, gamma {case['gamma']}, greedy, "
         f"median of {outcome['repeats']} (smallest to largest); {where(outcome['machine'])}"
     )
@@ -69,6 +70,8 @@ def _ways(outcome: Mapping[str, Any]) -> Iterator[str]:
         if name != DRAFT and not found["same_tokens"]
     ]
     yield f"same tokens as the target alone: {'NO: ' + ', '.join(others) if others else 'yes'}"
+    if outcome["overlap"]:
+        yield _overlap(outcome["overlap"])
     if outcome["peer"]:
         settings = outcome["peer"]["settings"].items()
         for name, times in outcome["over_peer"].items():
@@ -77,6 +80,15 @@ def _ways(outcome: Mapping[str, Any]) -> Iterator[str]:
                 f"prefill, {times['whole']:.2f} with it, {times['first']:.2f} to the first token"
             )
         yield "peer: " + ", ".join(f"{name} {value}" for name, value in settings if name != "rows")
+
+
+def _overlap(found: Mapping[str, Any]) -> str:
+    return (
+        f"target on {found['target_on']}, draft on {found['draft_on']} in {found['draft_dtype']}: "
+        f"a round takes {cell(found['round_ms'])} ms, the target's part alone "
+        f"{cell(found['target_ms'])}, the draft's {cell(found['draft_ms'])}: "
+        f"{found['over_slower']:.2f} times the slower one, {found['over_sum']:.2f} times both"
+    )
 
 
 def _parts(outcome: Mapping[str, Any]) -> Iterator[str]:

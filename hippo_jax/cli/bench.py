@@ -20,6 +20,8 @@ CLIPS = 64  # of --acceptance, --record and --precision
 REPEATS, TURNS = 5, 7  # of --overlap the latter
 NEW_TOKENS = 128
 FRAMES, FRAME_SIZE = 8, (392, 784)  # of --shape: 1568 visual tokens of Qwen2.5-VL
+SHAPED = ("shape", "draft_shape", "frames", "frame_size")
+OF_SPEED = (*SHAPED, "dtype", "attention", "peer", "draft_on", "new_tokens", "out", "compare")
 ON_CLIPS = ("acceptance", "record", "precision")
 WITH_GAMMA = ("acceptance", "model", "modelled", "precision")
 
@@ -59,7 +61,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--dtype", metavar="DTYPE", help="of the weights; default: the device's")
     parser.add_argument(
+        "--attention",
+        choices=("blocks", "cudnn"),
+        help="the kernel that reads prompts: our blocks (default), or cuDNN's fused attention on a "
+        "GPU in 16 bits",
+    )
+    parser.add_argument(
         "--peer", choices=("transformers",), help="measure its ways too, on the same weights"
+    )
+    parser.add_argument(
+        "--draft-on",
+        choices=("cpu", "gpu", "tpu"),
+        help="also with a copy of the draft on another device of this kind, beside the target's: "
+        "do both work at the same time?",
     )
     parser.add_argument(
         "--new-tokens", type=int, metavar="N", help=f"of an answer at most, default {NEW_TOKENS}"
@@ -113,7 +127,8 @@ def add_parser(subparsers: Any) -> None:
     other.add_argument(
         "--precision",
         choices=("int8", "bfloat16", "float16"),
-        help="what such weights do to logits, answers and acceptance of a pair (default: demo)",
+        help="what such weights, or with --attention such a kernel too, do to logits, answers and "
+        "acceptance of a pair (default: demo)",
     )
     parser.add_argument(
         "--trace",
@@ -164,10 +179,9 @@ def _report(line: str) -> None:
 
 def _check(args: argparse.Namespace, mode: str | None) -> None:
     """Refuse options that would go unheard."""
-    for name in ("shape", "draft_shape", "frames", "frame_size", "dtype", "peer"):
-        if getattr(args, name) is not None and mode:
-            raise HippoError(f"--{mode} takes no --{name.replace('_', '-')}; leave it out")
-    for name in ("new_tokens", "out", "compare"):
+    for name in OF_SPEED:
+        if (mode, name) == ("precision", "attention"):
+            continue
         if getattr(args, name) is not None and mode:
             raise HippoError(f"--{mode} takes no --{name.replace('_', '-')}; leave it out")
     for name in ("draft_shape", "frames", "frame_size"):
@@ -192,14 +206,20 @@ def _check(args: argparse.Namespace, mode: str | None) -> None:
 def _speed(args: argparse.Namespace) -> int:
     from hippo_jax.benchmark import kept_run
     from hippo_jax.benchmark.cases import pair_case, shape_case
+    from hippo_jax.benchmark.cpu_devices import ask_for_cpu_devices
     from hippo_jax.benchmark.speed import measure_speed
     from hippo_jax.benchmark.speed_table import as_table
+    from hippo_jax.benchmark.two_devices import draft_device
     from hippo_jax.cli.compilation_cache import enable_compilation_cache
     from hippo_jax.decoding.config import DEFAULT_GAMMA
     from hippo_jax.resources import EMBEDDED_PAIR
 
     enable_compilation_cache()
     pair = EMBEDDED_PAIR if args.pair is None else args.pair
+    draft_on = None
+    if args.draft_on is not None:
+        ask_for_cpu_devices(2)  # where jax works on the CPU, one for each
+        draft_on = draft_device(args.draft_on)
     kept = None
     if args.compare is not None:
         if args.shape is not None and args.compare == KEPT:
@@ -218,11 +238,13 @@ def _speed(args: argparse.Namespace) -> int:
             size=FRAME_SIZE if args.frame_size is None else tuple(args.frame_size),
             dtype=args.dtype,
         )
+    _read_by(case.pair, args.attention)
     outcome = measure_speed(
         case,
         repeats=args.repeats,
         gamma=DEFAULT_GAMMA if args.gamma is None else args.gamma,
         peer=args.peer,
+        draft_on=draft_on,
         report=_report,
     )
     if args.out is not None:
@@ -232,6 +254,17 @@ def _speed(args: argparse.Namespace) -> int:
         return 0
     print("\n" + kept_run.as_table(kept, outcome), file=sys.stderr if args.json else sys.stdout)
     return int(kept_run.got_slower(kept, outcome))
+
+
+def _read_by(pair: Any, kernel: Any) -> None:
+    """Let both models of a pair read their prompts by a kernel; ``None``: as they do."""
+    if kernel is None:
+        return
+    from hippo_jax.architectures.prompt_attention import check_kernel
+
+    for model in (pair.target, pair.draft):
+        check_kernel(kernel, model.dtype)
+        model.attention = kernel
 
 
 def _record(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -294,11 +327,15 @@ def _precision(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         # Else products of float32 numbers are rounded, and nothing could be expected of them.
         jax.config.update("jax_default_matmul_precision", "highest")
         reference = jax.devices("cpu")[0]
-    outcome = _on_held_out_clips(
-        args,
-        partial(measure_precision, kind=args.precision, reference=reference),
-        lambda: [load_pair(EMBEDDED_PAIR, **{"dtype": "float32", **how}) for how in ({}, other)],
-    )
+
+    def load() -> list[Any]:
+        pairs = [load_pair(EMBEDDED_PAIR, **{"dtype": "float32", **how}) for how in ({}, other)]
+        _read_by(pairs[1], args.attention)
+        return pairs
+
+    kind = args.precision if args.attention is None else f"{args.precision}, {args.attention}"
+    measure = partial(measure_precision, kind=kind, reference=reference)
+    outcome = _on_held_out_clips(args, measure, load)
     return outcome, as_table(outcome)
 
 

@@ -192,9 +192,13 @@ def on_two_meshes(
     placement: Placement,
 ) -> Generation:
     """A generation from prompt to end; the result lies on the target's mesh."""
-    sides_ = begin(target, draft, inputs, limit, key, plan, placement)
-    state = run(*sides_, threads=needs_threads(placement))
-    return Generation(*_finish(state, plan))
+    return complete(*begin(target, draft, inputs, limit, key, plan, placement), placement)
+
+
+def complete(target: TargetSide, draft: DraftSide, placement: Placement) -> Generation:
+    """All rounds behind ``begin``; the result lies on the target's mesh."""
+    state = run(target, draft, threads=needs_threads(placement))
+    return Generation(*_finish(state, target.call.plan))
 
 
 _finish = partial(jax.jit, static_argnames="plan")(finish)

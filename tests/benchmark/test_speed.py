@@ -15,6 +15,7 @@ from hippo_jax.benchmark import cases, ceilings, parts, shapes, speed
 from hippo_jax.benchmark.cases import Case, pair_case, shape_case
 from hippo_jax.benchmark.measure import Summary, interleave
 from hippo_jax.benchmark.speed_table import as_table
+from hippo_jax.benchmark.two_devices import draft_device
 from hippo_jax.cli import main as program
 from hippo_jax.decoding.generate import generate
 from hippo_jax.errors import HippoError
@@ -54,7 +55,8 @@ def outcome(case: Case) -> dict:
         patch.setattr(parts, "WIDTHS", (1, 8))
         patch.setattr(speed, "WAYS", {name: speed.WAYS[name] for name in WAYS})
         patch.setattr(ceilings, "SIDES", {"cpu": ((64, 64, 64), (32, 64, 128))})
-        return speed.measure_speed(case, repeats=1, gamma=GAMMA)
+        other = draft_device("cpu")
+        return speed.measure_speed(case, repeats=1, gamma=GAMMA, draft_on=other)
 
 
 def test_every_way_gives_the_targets_tokens(outcome: dict) -> None:
@@ -110,6 +112,14 @@ def test_memory_counts_the_weights_of_whoever_works(outcome: dict, case: Case) -
     assert ways[speed.DRAFT]["peak_bytes"] < own["target"]
 
 
+def test_rounds_of_two_devices_are_held_against_each_role_alone(outcome: dict) -> None:
+    found, way = outcome["overlap"], outcome["ways"]["parallel, draft on cpu"]
+    assert found["round_ms"] == way["decode_ms_per_round"]
+    roles = [found[name]["median"] for name in ("target_ms", "draft_ms")]
+    assert found["over_slower"] == pytest.approx(found["round_ms"]["median"] / max(roles))
+    assert found["over_sum"] == pytest.approx(found["round_ms"]["median"] / sum(roles))
+
+
 def test_parts_are_fractions_of_the_machines_rates(outcome: dict, case: Case) -> None:
     limits, found_parts = outcome["ceilings"], outcome["parts"]
     for found in found_parts.values():
@@ -141,6 +151,9 @@ def test_the_table_shows_every_way_and_part(outcome: dict, case: Case) -> None:
     assert "same tokens as the target alone: yes" in table
     assert "a forward over 8 tokens takes" in table
     assert f"Acceptance: {case.acceptance}." in table and "replayed" in table
+    assert "target on cpu:0, draft on cpu:1 in float32: a round takes" in table
+    without = as_table({**outcome, "overlap": None})
+    assert "a round takes" not in without
 
 
 def test_other_tokens_would_be_told_on(outcome: dict) -> None:
@@ -203,6 +216,10 @@ def test_the_embedded_pair(capsys) -> None:
         ["--shape", "130m", "--frames", "100000"],
         ["--shape", "130m", "--compare"],
         ["--draft-shape", "30m"],
+        ["--draft-on", "tpu"],
+        ["--draft-on", "cpu", "--startup"],
+        ["--attention", "cudnn", "--repeats", "1", "--new-tokens", "2"],
+        ["--attention", "cudnn", "--startup"],
         ["--frames", "4"],
         ["--dtype", "float3"],
         ["--compare", "nothing.json"],
