@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ class HFTensor:
             array = array.reshape(self.shape[0], -1).T
         return array.reshape(shape)
 
-    def to_file(self, array: np.ndarray) -> np.ndarray:
-        """Our array as the file holds it."""
+    def to_file(self, array: Any) -> Any:
+        """Our array, numpy's or torch's, as the file holds it."""
         if self.transposed:
             array = array.reshape(-1, self.shape[0]).T
         return array.reshape(self.shape)

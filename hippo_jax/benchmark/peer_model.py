@@ -33,13 +33,15 @@ class TransformersPeer:
 
     Attributes:
         model: the torch module.
+        shared: whether its weights are the very memory of ours, with matrices as transposed views;
+            else it has a copy, each matrix as torch stores it.
         placeholders: ids that stand for visual tokens in a prompt.
 
     Raises:
         HippoError: another family than Qwen2.5-VL, int8 weights.
     """
 
-    def __init__(self, model: VideoLM, device: str = "cpu") -> None:
+    def __init__(self, model: VideoLM, device: str = "cpu", *, share: bool = False) -> None:
         self.torch = torch = require_torch()
         if model.config.family != FAMILY:
             raise HippoError(
@@ -57,8 +59,11 @@ class TransformersPeer:
                 config, attn_implementation=ATTENTION
             )
         arrays = values(model)
+        self.shared = share
         state = {
-            tensor.name: _tensor(torch, tensor.to_file(np.asarray(arrays[path])))
+            tensor.name: tensor.to_file(torch.from_dlpack(arrays[path]))
+            if share
+            else _tensor(torch, tensor.to_file(np.asarray(arrays[path]))).to(device)
             for path, tensor in model.family.hf_tensors(model.config).items()
         }
         missing, unexpected = peer.load_state_dict(state, strict=False, assign=True)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark.measure import Run
 from hippo_jax.benchmark.peer_hooks import say
@@ -36,6 +37,8 @@ ASSISTED = "transformers, assisted"
 
 WINDOWS = (3, 5, 8, 12)
 """How many tokens a draft proposes, or are looked up, for one forward: those that are tried."""
+COPIED_SHARE = 0.25
+"""Of a GPU's memory: a larger model's weights are shared with ours, not copied."""
 TRIALS = 2
 """Unmeasured turns of every setting that is tried; the faster one counts."""
 
@@ -112,9 +115,11 @@ def transformers_ways(
     device = _device(torch)
     if not rows or new_tokens < 2:
         raise HippoError("the peer needs at least one prompt and 2 new tokens")
-    models = {"target": TransformersPeer(target, device=device)}
-    if draft is not None:
-        models["draft"] = TransformersPeer(draft, device=device)
+    ours = {"target": target} if draft is None else {"target": target, "draft": draft}
+    models = {
+        role: TransformersPeer(model, device, share=_too_large(torch, model, device))
+        for role, model in ours.items()
+    }
     config = models["target"].model.generation_config
     config.do_sample = False
     config.pad_token_id = target.config.pad_token_id
@@ -208,6 +213,14 @@ def _device(torch: Any) -> str:
     )
 
 
+def _too_large(torch: Any, model: VideoLM, device: str) -> bool:
+    """Whether a second copy of the weights would leave an accelerator too little room."""
+    if device == "cpu":
+        return False
+    held: int = torch.cuda.mem_get_info()[1]
+    return sum(array.nbytes for array in values(model).values()) > COPIED_SHARE * held
+
+
 def _settings(torch: Any, peer: TransformersPeer) -> dict[str, Any]:
     import transformers
 
@@ -217,6 +230,7 @@ def _settings(torch: Any, peer: TransformersPeer) -> dict[str, Any]:
         "device": str(peer.model.device),
         "dtype": str(peer.model.dtype).removeprefix("torch."),
         "attention": ATTENTION,
+        "weights": "shared with ours, transposed" if peer.shared else "its own copy",
         "rows": {},
     }
 

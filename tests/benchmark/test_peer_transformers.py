@@ -12,6 +12,7 @@ from support import tiny
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from hippo_jax.architectures.int8 import with_int8_kernels
+from hippo_jax.architectures.parameters import values
 from hippo_jax.architectures.video_lm import VideoLM
 from hippo_jax.benchmark import peer_transformers as peers
 from hippo_jax.benchmark.peer_hooks import say
@@ -67,6 +68,21 @@ def test_plain_answers_are_those_of_an_untouched_model(number: int) -> None:
     inputs = tiny.hf_inputs([row])
     oracle = tiny.hf_model().generate(**inputs, max_new_tokens=NEW, do_sample=False)
     assert plain_tokens(target(), row) == oracle[0, len(row.ids) :].tolist()
+
+
+def test_weights_too_large_for_two_copies_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, row = tiny.model(), tiny.video_row()
+    own = {array.unsafe_buffer_pointer() for array in values(model).values()}
+    sharing = TransformersPeer(model, share=True)
+    theirs = {parameter.data_ptr() for parameter in sharing.model.parameters()}
+    assert theirs <= own and sharing.shared and not target().shared
+    assert not {parameter.data_ptr() for parameter in target().model.parameters()} & own
+    assert plain_tokens(sharing, row) == plain_tokens(target(), row)
+    size = sum(array.nbytes for array in values(model).values())
+    for held, shared in ((5 * size, False), (3 * size, True)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda held=held: (0, held))
+        assert peers._too_large(torch, model, "cuda") is shared
+        assert not peers._too_large(torch, model, "cpu")
 
 
 def test_a_draft_that_sees_the_video_is_accepted() -> None:
