@@ -33,7 +33,7 @@ class Placement:
 
     Raises:
         HippoError: meshes that share some of their devices, one mesh missing, one program over
-            meshes of different platforms.
+            meshes of different platforms, or on TPUs of different sizes.
     """
 
     target: Mesh | None = None
@@ -65,6 +65,12 @@ class Placement:
                 raise HippoError(
                     f"one program cannot span {' and '.join(sorted(kinds))} devices; "
                     "use one_program=False"
+                )
+            counts = self.target.devices.size, self.draft.devices.size
+            if kinds == {"tpu"} and counts[0] != counts[1]:
+                raise HippoError(
+                    f"one program on TPUs needs as many devices for the draft as for the target, "
+                    f"not {counts[0]} and {counts[1]}; or use one_program=False"
                 )
             for name, mesh in (("target", self.target), ("draft", self.draft)):
                 if mesh.axis_names != (TENSOR_AXIS,):

@@ -67,6 +67,21 @@ def test_one_program_cannot_span_platforms() -> None:
         hj.Placement(mesh(0), there, one_program=True)
 
 
+def test_tpus_need_groups_of_one_size() -> None:
+    """XLA refuses other groups there (``test_other_platforms``)."""
+
+    def tpus(first: int, count: int) -> Mesh:
+        devices = [OtherDevice() for _ in range(count)]
+        for number, device in enumerate(devices, first):
+            device.platform, device.id = "tpu", number
+        return Mesh(np.array(devices), ("tp",))
+
+    assert hj.Placement(tpus(0, 2), tpus(2, 2), one_program=True).disjoint
+    assert hj.Placement(tpus(0, 2), tpus(2, 1)).two_meshes
+    with pytest.raises(hj.HippoError, match="for the target, not 2 and 1; or use one_program=F"):
+        hj.Placement(tpus(0, 2), tpus(2, 1), one_program=True)
+
+
 @pytest.mark.parametrize(
     ("target", "draft", "said"),
     [
