@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import pytest
+from support import families
 
 import hippo_jax
 from hippo_jax import HippoConfig, Sampling
@@ -75,6 +76,17 @@ def test_both_schedules(lowered, prompt: ModelInputs, schedule: Any, sampling: A
 
     text = lowered(call, load_pair("demo"), prompt)
     assert "stablehlo.while" in text and not own_calls(text)
+
+
+@pytest.mark.parametrize("case", families.cases(), ids=str)
+def test_every_family(lowered, case: families.FamilyCase) -> None:
+    """With its own tower and places, from pixels to tokens."""
+    pair, inputs = families.pair(case), families.inputs(case)
+
+    def call(pair: ModelPair, inputs: ModelInputs) -> Any:
+        return hippo_jax.hippo_generate(pair, inputs, max_new_tokens=TOKENS)
+
+    assert not own_calls(lowered(call, pair, inputs))
 
 
 @pytest.mark.parametrize("devices", [(1, 1), (2, 1)])
