@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hippo_jax.architectures.config import DecoderConfig, VideoLMConfig
+from hippo_jax.architectures.platform import platform
+
+LOOPED = 1024  # angles from which on ``cos_and_sin`` takes a loop: those of a prompt
 
 
 class Rotary(NamedTuple):
@@ -44,7 +47,23 @@ def rotary_tables(config: DecoderConfig, positions: jax.Array) -> Rotary:
     inverse = 1.0 / config.rope_theta ** (np.arange(half, dtype=np.float32) / np.float32(half))
     chosen = positions.astype(jnp.float32)[axis_of_frequency(config)]  # [half, B, T]
     angles = jnp.moveaxis(chosen, 0, -1) * jnp.asarray(inverse, jnp.float32)  # [B, T, half]
-    return Rotary(jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :])
+    cos, sin = cos_and_sin(angles)
+    return Rotary(cos[:, :, None, :], sin[:, :, None, :])
+
+
+def cos_and_sin(angles: jax.Array) -> Rotary:
+    """Both of ``angles``, of the same shape, float32.
+
+    XLA's CPU backend would work them out anew in every layer and for every head, as part of what
+    uses them: 4 % of a prefill. What a loop has made it leaves alone, so a loop of two turns makes
+    each half of the frequencies.
+    """
+    half = angles.shape[-1] // 2
+    if platform() != "cpu" or angles.size < LOOPED or 2 * half != angles.shape[-1]:
+        return Rotary(jnp.cos(angles), jnp.sin(angles))
+    parts = jnp.stack([angles[..., :half], angles[..., half:]])
+    both = jax.lax.map(lambda part: (jnp.cos(part), jnp.sin(part)), parts)
+    return Rotary(*(jnp.concatenate([*two], axis=-1) for two in both))
 
 
 def rotate(x: jax.Array, rotary: Rotary) -> jax.Array:

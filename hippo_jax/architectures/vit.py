@@ -16,7 +16,7 @@ from hippo_jax.architectures.int8 import int8_matmul
 from hippo_jax.architectures.linear import Linear
 from hippo_jax.architectures.norm import LayerNorm
 from hippo_jax.architectures.parameters import weight
-from hippo_jax.architectures.rope import Rotary, rotate
+from hippo_jax.architectures.rope import Rotary, cos_and_sin, rotate
 
 EPS = 1e-6  # the references fix it; no config field
 THETA = 10000.0
@@ -53,7 +53,7 @@ def axial_rotary(vision: TowerSizes, coordinates: jax.Array) -> Rotary:
     inverse = 1.0 / THETA ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
     angles = coordinates.astype(jnp.float32)[:, :, None] * jnp.asarray(inverse, jnp.float32)
     angles = angles.reshape(coordinates.shape[0], 1, 2 * quarter)
-    return Rotary(jnp.cos(angles), jnp.sin(angles))
+    return cos_and_sin(angles)
 
 
 class PackedAttention(nnx.Module):
