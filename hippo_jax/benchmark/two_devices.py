@@ -62,6 +62,8 @@ def side_by_side(pair: ModelPair, draft: jax.Device) -> ModelPair:
     homes = placement.homes()
     assert homes[0] is not None and homes[1] is not None
     copied = _at(pair.draft, homes[1], default_dtype(draft))
+    if draft.platform != "gpu":
+        copied.attention = "blocks"  # whatever kernel a GPU has
     return ModelPair(_at(pair.target, homes[0], None), copied, placement)
 
 

@@ -1,6 +1,7 @@
 """The benchmark measures what it says, on all sides the same work."""
 
 import json
+import os
 from collections.abc import Callable
 
 import jax
@@ -239,6 +240,18 @@ def test_what_cannot_be_measured_is_one_line(capsys, words: list[str]) -> None:
     assert program.main(["bench", *words]) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+def test_a_peer_on_the_same_gpu_is_left_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before jax looks for its devices, and unless the user says how much."""
+    words = ["bench", "--peer", "transformers", "--pair", "nobody"]
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(name, "true")
+    assert program.main(words) == 2 and os.environ[name] == "true"
+    monkeypatch.delenv(name)
+    assert program.main(words) == 2 and os.environ[name] == "false"
+    monkeypatch.delenv(name)
+    assert program.main(words[:1] + words[3:]) == 2 and name not in os.environ
 
 
 @pytest.mark.slow

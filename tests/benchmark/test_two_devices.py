@@ -54,9 +54,12 @@ def test_the_target_keeps_its_arrays_and_the_draft_is_copied(
     assert apart.placement.two_meshes
 
 
-def test_a_copy_is_in_its_devices_own_dtype() -> None:
-    pair = side_by_side(load_pair("demo", dtype="bfloat16"), draft_device("cpu"))
+def test_a_copy_computes_as_its_device_does() -> None:
+    single = load_pair("demo", dtype="bfloat16")
+    single.target.attention = single.draft.attention = "cudnn"
+    pair = side_by_side(single, draft_device("cpu"))
     assert pair.target.dtype == jnp.bfloat16 and pair.draft.dtype == jnp.float32
+    assert pair.target.attention == "cudnn" and pair.draft.attention == "blocks"
 
 
 def test_two_programs_say_what_the_target_says(
